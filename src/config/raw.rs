@@ -1,0 +1,5 @@
+//! (under construction)
+use super::*;
+pub(super) fn load(_path: &Path) -> Result<Config, Report> {
+    unimplemented!()
+}

@@ -1,0 +1,542 @@
+//! PURE. Endpoints and numbers: who is up, how fast, and who is answered.
+//!
+//! No sockets, files, threads, environment, `log`, random source or clock in here: time comes in as a
+//! [`Time`], results as [`CheckResult`] values, and what was decided comes out as values. `poll` is the
+//! shell that runs the checks and hands the decisions on; a test reads these sources and fails on a breach.
+//!
+//! [`machine`] turns results into up and down, [`roster`] holds every endpoint as one value,
+//! [`rank`] is the only place that prefers one endpoint to another, [`schedule`] says what is due when.
+
+pub mod machine;
+pub mod rank;
+pub mod roster;
+pub mod schedule;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Milliseconds since the Unix epoch on a clock that never goes back: the wall clock at the start of the
+/// process plus what the monotonic clock has counted since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// This time and `duration` more; sub-millisecond parts are dropped.
+    pub fn after(self, duration: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long ago `earlier` was; zero when it was not.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Address family of a question: A asks for one, AAAA for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4, the A record.
+    V4,
+    /// IPv6, the AAAA record.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which they are shown.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// The record type's name: `A` or `AAAA`.
+    pub fn record(self) -> &'static str {
+        match self {
+            Family::V4 => "A",
+            Family::V6 => "AAAA",
+        }
+    }
+}
+
+/// How a check ended. Only [`Outcome::Ok`] feeds the latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// All that was asked for came, in time.
+    Ok,
+    /// Nothing conclusive within the check's time.
+    Timeout,
+    /// No connection: refused, reset, unreachable, no source address, family unsupported.
+    ConnectError,
+    /// The handshake or the certificate failed.
+    TlsError,
+    /// A reply came and was not the one expected.
+    ResponseError,
+    /// Anything else on the candidate's side (an `exec` check's failure, for one).
+    OtherError,
+    /// This host lacked a descriptor, memory or a local port: says nothing about the candidate.
+    LocalError,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of the state file's columns.
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Ok,
+        Outcome::Timeout,
+        Outcome::ConnectError,
+        Outcome::TlsError,
+        Outcome::ResponseError,
+        Outcome::OtherError,
+        Outcome::LocalError,
+    ];
+
+    /// The word used in the state file and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Timeout => "timeout",
+            Outcome::ConnectError => "connect_error",
+            Outcome::TlsError => "tls_error",
+            Outcome::ResponseError => "response_error",
+            Outcome::OtherError => "other_error",
+            Outcome::LocalError => "local_error",
+        }
+    }
+
+    /// The outcome that [`Outcome::as_str`] names.
+    pub fn from_word(word: &str) -> Option<Outcome> {
+        Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == word)
+    }
+}
+
+/// What one check of one address yielded. Times are on a monotonic clock from the start of the check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckResult {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether nothing at all came back from the network (a time-out while connecting, host or network
+    /// unreachable, no source address): the sign of a fault on this host's own side. A refused port, a
+    /// reset, a TLS or HTTP error prove a working path and have this `false`.
+    pub silent: bool,
+    /// HTTP code, exit status and the like.
+    pub status: Option<i64>,
+    /// Until the TCP connection was open.
+    pub connect: Option<Duration>,
+    /// Until the first byte of the reply.
+    pub first_byte: Option<Duration>,
+    /// The whole check.
+    pub total: Duration,
+    /// What went wrong, short, without secrets.
+    pub error: Option<String>,
+    /// A priority that an `exec` check reported; `Some(None)` = it said "not to be used".
+    pub priority: Option<Option<u32>>,
+    /// Days until the certificate expires, from `tls` checks.
+    pub certificate_days: Option<i64>,
+}
+
+/// A check as this room sees it: equal ids are equal checks.
+#[derive(Clone, Debug)]
+pub struct CheckRef {
+    /// Given out by `poll`, stable while the process lives.
+    pub id: u32,
+    /// The definition in words, without secrets: what the state file keeps to tell a changed check.
+    pub definition: Arc<str>,
+    /// `none`: never run, always up, latency unknown.
+    pub is_none: bool,
+    /// Whether it connects to the candidate's own address (`false` for a management address): only
+    /// such results speak about this host's network to the candidate.
+    pub own_address: bool,
+}
+
+impl PartialEq for CheckRef {
+    fn eq(&self, other: &CheckRef) -> bool {
+        self.id == other.id
+    }
+}
+impl Eq for CheckRef {}
+
+/// Where a candidate is: a name to look up or an address as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Host {
+    /// Lower case, no trailing dot.
+    Name(Arc<str>),
+    /// A literal.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Name(name) => f.write_str(name),
+            Host::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// When an address goes up or down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thresholds {
+    /// Successes in a row that bring a down address up (1..).
+    pub rise: u32,
+    /// Failures in a row that take an up address down (1..).
+    pub fall: u32,
+    /// Least share of successes among the last 20 checks since it came up, once there are 10 (0..=1).
+    pub min_success: f64,
+}
+
+/// How often an address is checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pace {
+    /// Between checks of an address that is up.
+    pub interval: Duration,
+    /// While it is between up and down, or unknown. Never above `interval`.
+    pub fast_interval: Duration,
+    /// While it is down.
+    pub down_interval: Duration,
+    /// Not asked for this long: polled every `idle_interval`. Zero = never idle.
+    pub idle_after: Duration,
+    /// Between checks of a name nobody asks for.
+    pub idle_interval: Duration,
+}
+
+/// How the fit candidates of a tier are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// The fastest first, with hysteresis.
+    LowestLatency,
+    /// All within `within` of the best share the answers.
+    LatencyGroup,
+    /// Turn by turn, by weight.
+    RoundRobin,
+    /// Each candidate its own tier, as listed.
+    Failover,
+    /// Every fit one in each answer.
+    All,
+}
+
+/// Which of a check's times is the latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatencyOf {
+    /// The whole check.
+    Total,
+    /// Until the first byte of the reply.
+    FirstByte,
+    /// The TCP connect alone.
+    Connect,
+}
+
+/// How a latency group shares the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Each answer the next one, by weight.
+    Rotate,
+    /// This host keeps one, by rendezvous hash.
+    Host,
+}
+
+/// Whether the families are compared with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DualStack {
+    /// Each is answered by itself.
+    Independent,
+    /// The slower one gets an empty answer.
+    Fastest,
+}
+
+/// What is answered when every known address of both families is down or drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllDown {
+    /// The known addresses, best-known first.
+    All,
+    /// What was last answered while something was fit.
+    LastGood,
+    /// Ask upstream.
+    Forward,
+    /// SERVFAIL.
+    Servfail,
+    /// The fallback list.
+    Fallback,
+}
+
+/// How a name's addresses are preferred to each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// The order within a tier.
+    pub select: Select,
+    /// Which time counts.
+    pub latency: LatencyOf,
+    /// Width of a latency group.
+    pub within: Duration,
+    /// How a latency group shares.
+    pub spread: Spread,
+    /// Share by which a challenger must be faster (0..=1); 0 turns every margin off.
+    pub hysteresis: f64,
+    /// Slower than this only when nothing within it is up. Zero = no limit.
+    pub max_latency: Duration,
+    /// Addresses in one answer (1..=16).
+    pub answers: usize,
+    /// Fit addresses a family needs before lower tiers stay out (1..).
+    pub min_up: usize,
+    /// Share of fit addresses below which health is ignored (0..=1, 0 = never).
+    pub panic_below: f64,
+    /// Families compared or not.
+    pub dual_stack: DualStack,
+    /// The rule when nothing is left.
+    pub when_all_down: AllDown,
+}
+
+/// A configured name as this room needs it.
+#[derive(Clone, Debug)]
+pub struct NameSpec {
+    /// Lower case, no trailing dot; a wildcard begins with `*.`.
+    pub name: Arc<str>,
+    /// How candidates are preferred.
+    pub policy: Policy,
+    /// When they go up and down.
+    pub thresholds: Thresholds,
+    /// How often they are checked.
+    pub pace: Pace,
+    /// At most this long between look-ups of a candidate's name.
+    pub resolve_interval: Duration,
+    /// How long the addresses of a name that stopped resolving are kept.
+    pub resolve_hold: Duration,
+    /// In the order of the file.
+    pub candidates: Vec<CandidateSpec>,
+    /// Looked up with the candidates, never checked; only for [`AllDown::Fallback`].
+    pub fallback: Vec<Host>,
+    /// TXT record that lists what is drained, if any.
+    pub drain_record: Option<Arc<str>>,
+}
+
+/// One candidate of a name.
+#[derive(Clone, Debug)]
+pub struct CandidateSpec {
+    /// Where it is.
+    pub host: Host,
+    /// Tier, lower first (default 1).
+    pub priority: u32,
+    /// Share in round robin and latency groups (0..=100).
+    pub weight: u32,
+    /// All must pass; the first one's time is the latency. Never empty.
+    pub checks: Vec<CheckRef>,
+}
+
+/// Whether an address answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No result yet, or none recent enough.
+    #[default]
+    Unknown,
+    /// In use.
+    Up,
+    /// Not to be used.
+    Down,
+}
+
+impl State {
+    /// The word used in the state file and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Unknown => "unknown",
+            State::Up => "up",
+            State::Down => "down",
+        }
+    }
+
+    /// The state that [`State::as_str`] names.
+    pub fn from_word(word: &str) -> Option<State> {
+        [State::Unknown, State::Up, State::Down].into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// One endpoint (candidate × address of one name) as the state file keeps it: written as it changes,
+/// read back for a warm start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointRecord {
+    /// The configured name.
+    pub name: Arc<str>,
+    /// The candidate.
+    pub host: Host,
+    /// One of its addresses.
+    pub address: IpAddr,
+    /// Its checks in words, joined by `; `, without secrets.
+    pub definition: Arc<str>,
+    /// Up, down or unknown (the real state, whatever an override says).
+    pub state: State,
+    /// Since when it is in that state.
+    pub since: Time,
+    /// Successes in a row.
+    pub successes: u32,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last checks since it came up, newest in the lowest bit, 1 = success.
+    pub window: u32,
+    /// How many bits of `window` count (0..=20).
+    pub window_len: u32,
+    /// Smoothed latency, milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Mean deviation of the latency, milliseconds.
+    pub deviation_ms: Option<f64>,
+    /// Last connect time, milliseconds.
+    pub connect_ms: Option<f64>,
+    /// Last time to the first byte, milliseconds.
+    pub first_byte_ms: Option<f64>,
+    /// Last whole time, milliseconds.
+    pub total_ms: Option<f64>,
+    /// When the last result came.
+    pub last_check: Option<Time>,
+    /// How it ended.
+    pub last_outcome: Option<Outcome>,
+    /// What went wrong with the last one that failed.
+    pub last_error: Option<String>,
+    /// The interval it was polled at, milliseconds.
+    pub interval_ms: u64,
+    /// The name of the candidate no longer resolves; the address is kept for `resolve_hold`.
+    pub stale: bool,
+    /// When a look-up last gave this address.
+    pub resolved_at: Option<Time>,
+    /// Place in its family's ranking, 1 = first; `None` = not ranked.
+    pub rank: Option<u32>,
+    /// Whether it is in the answer now.
+    pub chosen: bool,
+    /// Its standing in words (`chosen`, `reserve`, `down since …`): why it is where it is.
+    pub standing: String,
+    /// Results so far, by [`Outcome::ALL`].
+    pub counts: [u64; 7],
+}
+
+/// One family's answer of one name as the state file keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerRecord {
+    /// The configured name.
+    pub name: Arc<str>,
+    /// A or AAAA.
+    pub family: Family,
+    /// What is answered, best first; empty when nothing is.
+    pub addresses: Vec<IpAddr>,
+    /// One word for the way it came about: `ranked`, `not-known-yet`, `all-down`, `held`, `panic`,
+    /// `pinned`, `bypass`, `observe`, `empty`, `no-address`.
+    pub basis: String,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Since when.
+    pub since: Time,
+    /// What was last answered while something was fit.
+    pub last_good: Vec<IpAddr>,
+}
+
+/// A row of the `override` table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Override {
+    /// Its row.
+    pub id: i64,
+    /// What it does.
+    pub kind: OverrideKind,
+    /// One configured name, or all.
+    pub name: Option<String>,
+    /// The host or address; `None` only for [`OverrideKind::Bypass`].
+    pub target: Option<String>,
+    /// When it ends by itself.
+    pub expires_at: Option<Time>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+    /// Who.
+    pub created_by: Option<String>,
+    /// When.
+    pub created_at: Option<Time>,
+}
+
+/// What an override does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OverrideKind {
+    /// Takes a candidate out without touching the service.
+    Drain,
+    /// Holds one up.
+    ForceUp,
+    /// Freezes an answer.
+    Pin,
+    /// Forwards configured names too.
+    Bypass,
+}
+
+impl OverrideKind {
+    /// The word used in the state file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OverrideKind::Drain => "drain",
+            OverrideKind::ForceUp => "force-up",
+            OverrideKind::Pin => "pin",
+            OverrideKind::Bypass => "bypass",
+        }
+    }
+
+    /// The kind that [`OverrideKind::as_str`] names.
+    pub fn from_word(word: &str) -> Option<OverrideKind> {
+        [OverrideKind::Drain, OverrideKind::ForceUp, OverrideKind::Pin, OverrideKind::Bypass]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
+}
+
+/// Something worth a row in the `event` table and a line in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When.
+    pub at: Time,
+    /// What kind.
+    pub kind: EventKind,
+    /// The configured name it is about.
+    pub name: Option<Arc<str>>,
+    /// The family it is about.
+    pub family: Option<Family>,
+    /// The candidate.
+    pub host: Option<Host>,
+    /// The address.
+    pub address: Option<IpAddr>,
+    /// What was (a state, or the answer's addresses).
+    pub before: Option<String>,
+    /// What is.
+    pub after: Option<String>,
+    /// Latency of what was answered before, milliseconds.
+    pub before_ms: Option<f64>,
+    /// Latency of what is answered now, milliseconds.
+    pub after_ms: Option<f64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// An address changed its state.
+    State,
+    /// An answer changed.
+    Answer,
+    /// Addresses of a candidate came or went, or its name stopped resolving.
+    Resolution,
+    /// An override began or ended.
+    Override,
+    /// The fault is taken to be this host's own network, or no longer.
+    LocalFault,
+    /// Two addresses claim to be the one master or primary.
+    RoleConflict,
+    /// The daemon started, stopped, reloaded or found its state file unusable.
+    Daemon,
+}
+
+impl EventKind {
+    /// The word used in the state file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::State => "state",
+            EventKind::Answer => "answer",
+            EventKind::Resolution => "resolution",
+            EventKind::Override => "override",
+            EventKind::LocalFault => "local_fault",
+            EventKind::RoleConflict => "role_conflict",
+            EventKind::Daemon => "daemon",
+        }
+    }
+}

@@ -4,8 +4,8 @@
 //! `now`, randomness as an argument, storage as a buffer to write into. `serve` is the shell that owns the
 //! sockets; a test reads these sources and fails on a breach.
 //!
-//! [`name`] and [`wire`] read and write messages, [`snapshot`] holds the configured names compiled to
-//! ready-to-send answers, [`answer`] decides what becomes of a query, [`inflight`] is the forwarder's core,
+//! [`name`] and [`wire`] read and write messages, [`table`] finds names, [`snapshot`] holds the configured ones
+//! compiled to ready-to-send answers, [`answer`] decides what becomes of a query, [`inflight`] is the forwarder's core,
 //! [`stream`] is one DNS-over-TCP connection.
 
 pub mod answer;
@@ -13,6 +13,7 @@ pub mod inflight;
 pub mod name;
 pub mod snapshot;
 pub mod stream;
+pub mod table;
 pub mod wire;
 
 pub use name::{HostName, NameError};

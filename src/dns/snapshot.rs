@@ -1,13 +1,223 @@
 //! The configured names, compiled: what the event loop looks a question up in.
 //!
 //! The table of names is built once for a configuration; afterwards one name's answer at a time is
-//! replaced with [`Snapshot::set`], so that a change of one name among 10,000 costs one name.
+//! replaced with [`Snapshot::set`], so that a change of one name among 10,000 costs one name. Addresses are
+//! compiled to record bytes there and then: answering copies them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::HostName;
+use super::table::{Folded, Suffixes, Table};
+use super::wire::{CLASS_IN, rtype};
+
+/// The configured names and routes, and what is answered for each name now.
+#[derive(Debug)]
+pub struct Snapshot {
+    settings: Box<[NameSettings]>,
+    entries: Box<[Entry]>,
+    exact: Table,
+    wildcards: Suffixes,
+    routes: Suffixes,
+}
+
+impl Snapshot {
+    /// The table of a configuration. A name's index is its place in `names`; route 0 is the general servers,
+    /// `routes` are numbered from 1 as given. Until its first [`Snapshot::set`] a name waits, then is not ready.
+    pub fn new(names: Vec<NameSettings>, routes: &[HostName]) -> Snapshot {
+        let of_kind = |wildcard| {
+            let numbered = names.iter().zip(0..);
+            numbered
+                .filter(move |(settings, _)| settings.name.is_wildcard() == wildcard)
+                .map(|(settings, index)| (settings.name.suffix(), index))
+        };
+        Snapshot {
+            exact: Table::new(of_kind(false)),
+            wildcards: Suffixes::new(of_kind(true)),
+            routes: Suffixes::new(routes.iter().map(HostName::as_wire).zip(1..)),
+            entries: names.iter().map(Entry::new).collect(),
+            settings: names.into(),
+        }
+    }
+
+    /// Replaces what is answered for a name, both families at once. An index beyond the table does nothing.
+    pub fn set(&mut self, name: u32, answer: NameAnswer) {
+        let Some(entry) = self.entries.get_mut(name as usize) else { return };
+        entry.bypass = answer.bypass;
+        entry.v4.replace(answer.v4, entry.ttl, rtype::A);
+        entry.v6.replace(answer.v6, entry.ttl, rtype::AAAA);
+    }
+
+    /// What never changes about a name.
+    pub fn settings(&self, name: u32) -> Option<&NameSettings> {
+        self.settings.get(name as usize)
+    }
+
+    /// Names in the table; their indexes are `0..len()`.
+    pub fn len(&self) -> usize {
+        self.settings.len()
+    }
+
+    /// Whether no name is configured.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+
+    /// The configured name that stands for a name: itself, else the wildcard with the longest suffix above it.
+    pub fn find(&self, name: &Folded) -> Option<u32> {
+        self.exact.find(name.as_wire()).or_else(|| self.wildcards.above(name))
+    }
+
+    /// The route of a name: the longest suffix that is itself or above it, 0 for the general servers.
+    pub fn route(&self, name: &Folded) -> u16 {
+        self.routes.at_or_above(name).map_or(0, |number| number as u16)
+    }
+
+    pub(super) fn entry(&self, name: u32) -> Option<&Entry> {
+        self.entries.get(name as usize)
+    }
+}
+
+/// What a query needs of a name, together in memory.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub v4: Family,
+    pub v6: Family,
+    pub ttl: u32,
+    pub other_types: OtherTypes,
+    pub bypass: bool,
+}
+
+impl Entry {
+    fn new(settings: &NameSettings) -> Entry {
+        let family = || Family { state: State::NotReady, waiting: true, next: AtomicU32::new(0) };
+        Entry { v4: family(), v6: family(), ttl: settings.ttl, other_types: settings.other_types, bypass: false }
+    }
+}
+
+/// A [`FamilyAnswer`], compiled.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub state: State,
+    /// Whether a query waits a while before it gets `state`.
+    pub waiting: bool,
+    /// The turn of the next answer. It goes on when the answer is replaced, so that frequent changes do not
+    /// favour the first turn.
+    next: AtomicU32,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Addresses { turns: Box<[Prepared]>, stale: bool },
+    Empty,
+    AllDown,
+    NotReady,
+    Forward,
+}
+
+/// One whole answer, ready to be copied.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    records: Records,
+    given: Arc<AtomicU64>,
+}
+
+/// Records of equal length, owner `C0 0C`: the name in the question.
+#[derive(Debug)]
+enum Records {
+    /// The usual answer is one address: in place it saves an allocation a name and a cache miss a query.
+    One {
+        length: u8,
+        bytes: [u8; AAAA_RECORD],
+    },
+    Many(Box<[u8]>),
+}
+
+impl Records {
+    fn new(records: &[u8]) -> Records {
+        let mut bytes = [0; AAAA_RECORD];
+        match bytes.get_mut(..records.len()) {
+            Some(place) => {
+                place.copy_from_slice(records);
+                Records::One { length: records.len() as u8, bytes }
+            }
+            None => Records::Many(records.into()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Records::One { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or(bytes),
+            Records::Many(bytes) => bytes,
+        }
+    }
+}
+
+impl Family {
+    fn replace(&mut self, answer: FamilyAnswer, ttl: u32, rtype: u16) {
+        let (mut answer, mut waiting) = (answer, false);
+        while let FamilyAnswer::Wait(inner) = answer {
+            (answer, waiting) = (*inner, true);
+        }
+        self.waiting = waiting;
+        self.state = match answer {
+            FamilyAnswer::Addresses { turns, stale } => {
+                let turns: Box<[Prepared]> =
+                    turns.into_iter().filter_map(|turn| Prepared::new(turn, ttl, rtype)).collect();
+                if turns.is_empty() { State::Empty } else { State::Addresses { turns, stale } }
+            }
+            FamilyAnswer::Empty | FamilyAnswer::Wait(_) => State::Empty,
+            FamilyAnswer::AllDown => State::AllDown,
+            FamilyAnswer::NotReady => State::NotReady,
+            FamilyAnswer::Forward => State::Forward,
+        };
+    }
+
+    /// The records of the next turn, counted as given.
+    pub fn take_turn<'a>(&self, turns: &'a [Prepared]) -> &'a [u8] {
+        let turn = match turns {
+            [only] => Some(only),
+            _ => turns.get(self.next.fetch_add(1, Ordering::Relaxed) as usize % turns.len().max(1)),
+        };
+        turn.map_or(&[], |turn| {
+            turn.given.fetch_add(1, Ordering::Relaxed);
+            turn.records.as_bytes()
+        })
+    }
+}
+
+impl Prepared {
+    /// `None` when no address is of the type's family.
+    fn new(turn: Turn, ttl: u32, rtype: u16) -> Option<Prepared> {
+        let mut records = Vec::with_capacity(turn.addresses.len() * AAAA_RECORD);
+        for address in turn.addresses {
+            match address {
+                IpAddr::V4(address) if rtype == rtype::A => write_record(&mut records, rtype, ttl, &address.octets()),
+                IpAddr::V6(address) if rtype == rtype::AAAA => {
+                    write_record(&mut records, rtype, ttl, &address.octets());
+                }
+                _ => {}
+            }
+        }
+        (!records.is_empty()).then(|| Prepared { records: Records::new(&records), given: turn.given })
+    }
+}
+
+/// Length of an A record with a compressed owner.
+pub(super) const A_RECORD: usize = 16;
+/// Length of an AAAA record with a compressed owner.
+pub(super) const AAAA_RECORD: usize = 28;
+
+/// Appends a record whose owner is the name in the question.
+pub(super) fn write_record(out: &mut Vec<u8>, rtype: u16, ttl: u32, data: &[u8]) {
+    let ([type_high, type_low], [_, class]) = (rtype.to_be_bytes(), CLASS_IN.to_be_bytes());
+    let [ttl0, ttl1, ttl2, ttl3] = ttl.to_be_bytes();
+    let [length_high, length_low] = (data.len() as u16).to_be_bytes();
+    let head = [0xc0, 0x0c, type_high, type_low, 0, class, ttl0, ttl1, ttl2, ttl3, length_high, length_low];
+    out.extend_from_slice(&head);
+    out.extend_from_slice(data);
+}
 
 /// What never changes about a name while a configuration lasts.
 #[derive(Clone, Debug)]
@@ -72,3 +282,6 @@ pub struct Turn {
     /// Counts how often this answer was given; whoever made the turn reads it.
     pub given: Arc<AtomicU64>,
 }
+
+#[cfg(test)]
+mod tests;

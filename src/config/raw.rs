@@ -1,5 +1,0 @@
-//! (under construction)
-use super::*;
-pub(super) fn load(_path: &Path) -> Result<Config, Report> {
-    unimplemented!()
-}

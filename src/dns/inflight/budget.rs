@@ -1,0 +1,92 @@
+//! How many transmissions beyond one a query may go upstream.
+//!
+//! Two rules: guesses (a retransmission while an answer may still be on its way, a copy that explores) are
+//! limited to a tenth of the queries until losses are proven; and everything together, replacements of what
+//! surely failed included, to one and a half of the last second's queries.
+
+use std::time::{Duration, Instant};
+
+/// Length of a part of the sliding second; fine enough that the window's edge is below a tenth of it.
+const PART: Duration = Duration::from_millis(50);
+/// Parts of the sliding second, and the one that is filling.
+const PARTS: usize = 21;
+/// Extra transmissions for each query of the last second.
+const EXTRA_SHARE: f64 = 1.5;
+/// Extra transmissions a second that are allowed however few queries there are: a lone query must be able to
+/// knock more than once.
+const EXTRA_FLOOR: f64 = 8.0;
+/// Guesses that each query earns.
+const EARNED: f64 = 0.09;
+/// Guesses that can be saved up: what is outstanding at 1,000 queries a second when a server falls silent.
+const SAVED: f64 = 32.0;
+/// Weight of the newest verdict on whether extras were needed.
+const VERDICT_GAIN: f64 = 0.125;
+
+/// Why an extra transmission is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// An answer may still come.
+    Guess,
+    /// Nothing that is under way can be expected to be answered.
+    Replacement,
+}
+
+/// The account of extra transmissions.
+pub(super) struct Budget {
+    parts: [(u32, u32); PARTS],
+    current: usize,
+    started: Option<Instant>,
+    saved: f64,
+    needed: f64,
+}
+
+impl Budget {
+    pub fn new() -> Budget {
+        Budget { parts: [(0, 0); PARTS], current: 0, started: None, saved: SAVED, needed: 0.0 }
+    }
+
+    /// A query goes upstream for the first time.
+    pub fn query(&mut self, now: Instant) {
+        self.turn(now);
+        self.parts[self.current].0 += 1;
+        self.saved = (self.saved + EARNED).min(SAVED);
+    }
+
+    /// Asks for one more transmission and books it when it is granted.
+    pub fn extra(&mut self, need: Need, now: Instant) -> bool {
+        self.turn(now);
+        let (queries, extras) =
+            self.parts.iter().fold((0u32, 0u32), |(queries, extras), part| (queries + part.0, extras + part.1));
+        // The parts cover somewhat more than a second: the oldest one's extras count, its queries do not.
+        let queries = queries - self.parts[(self.current + 1) % PARTS].0;
+        if f64::from(extras) + 1.0 > (EXTRA_SHARE * f64::from(queries)).max(EXTRA_FLOOR) {
+            return false;
+        }
+        if need == Need::Guess {
+            if self.saved >= 1.0 {
+                self.saved -= 1.0;
+            } else if self.needed < 0.5 {
+                return false;
+            }
+        }
+        self.parts[self.current].1 += 1;
+        true
+    }
+
+    /// Learns whether an extra transmission was needed (`true`: the one before it was lost).
+    pub fn verdict(&mut self, needed: bool) {
+        self.needed += VERDICT_GAIN * (f64::from(u8::from(needed)) - self.needed);
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let started = *self.started.get_or_insert(now);
+        let passed = (now.saturating_duration_since(started).as_millis() / PART.as_millis()) as usize;
+        for _ in 0..passed.min(PARTS) {
+            self.current = (self.current + 1) % PARTS;
+            self.parts[self.current] = (0, 0);
+        }
+        if passed > 0 {
+            self.started = Some(started + PART * u32::try_from(passed).unwrap_or(u32::MAX));
+        }
+    }
+}

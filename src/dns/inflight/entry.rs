@@ -1,0 +1,148 @@
+//! One query under way: who asked, what was sent where, and the best reply so far.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::servers::ServerId;
+use super::table::Key;
+use super::{Client, RouteServers};
+
+/// Transmissions of one query: every server a few times within the longest sensible timeout.
+pub(super) const MOST_ATTEMPTS: usize = 16;
+/// Times that the wait may double; later ones fall behind every timeout.
+const MOST_DOUBLINGS: u32 = 16;
+
+/// A query under way, or one already answered that still listens for slower servers (`ghost`).
+pub(super) struct Entry {
+    pub client: Client,
+    /// The client's ID.
+    pub id: u16,
+    /// The query as it came; its ID is overwritten by each transmission.
+    pub message: Vec<u8>,
+    pub question_end: usize,
+    /// Most that the client takes in one message.
+    pub limit: usize,
+    pub route: Arc<RouteServers>,
+    /// Whether NXDOMAIN becomes NOERROR.
+    pub configured: bool,
+    pub admitted: Instant,
+    pub deadline: Instant,
+    /// When something has to be done.
+    pub wake: Instant,
+    /// The wait doubles from here.
+    base: Instant,
+    wait: Duration,
+    doublings: u32,
+    pub attempts: Vec<Attempt>,
+    /// The best SERVFAIL or REFUSED so far.
+    pub best: Vec<u8>,
+    /// A connection died with the query on it; it was sent on another one.
+    pub stream_retried: bool,
+    pub ghost: bool,
+}
+
+/// One transmission and its repetitions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub server: ServerId,
+    pub via: Via,
+    pub id: u16,
+    pub first_sent: Instant,
+    pub last_sent: Instant,
+    pub sends: u8,
+    /// A reply came and was relayed; a second one would show that the repetition had not been needed.
+    pub heard: bool,
+    pub state: AttemptState,
+}
+
+/// What a transmission left from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    Udp(Key),
+    Tcp(Key),
+}
+
+/// What became of a transmission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AttemptState {
+    /// An answer counts.
+    Waiting,
+    /// SERVFAIL or REFUSED came, or a truncated reply that the client has no use for.
+    Bad,
+    /// Its socket or connection failed: nothing can come.
+    Lost,
+    /// It never left, for want of a descriptor.
+    Unsent,
+}
+
+impl Entry {
+    /// An empty one, to be filled.
+    pub fn new(client: Client, route: Arc<RouteServers>, now: Instant) -> Entry {
+        Entry {
+            client,
+            id: 0,
+            message: Vec::new(),
+            question_end: 0,
+            limit: 0,
+            route,
+            configured: false,
+            admitted: now,
+            deadline: now,
+            wake: now,
+            base: now,
+            wait: Duration::ZERO,
+            doublings: 0,
+            attempts: Vec::new(),
+            best: Vec::new(),
+            stream_retried: false,
+            ghost: false,
+        }
+    }
+
+    /// The same in one that was used before, whose buffers are kept.
+    pub fn reuse(old: Entry, client: Client, route: Arc<RouteServers>, now: Instant) -> Entry {
+        let Entry { mut message, mut attempts, mut best, .. } = old;
+        message.clear();
+        attempts.clear();
+        best.clear();
+        Entry { message, attempts, best, ..Entry::new(client, route, now) }
+    }
+
+    /// Name, type and class.
+    pub fn question(&self) -> &[u8] {
+        self.message.get(12..self.question_end).unwrap_or_default()
+    }
+
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.client, Client::Tcp { .. })
+    }
+
+    pub fn waiting(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|attempt| attempt.state == AttemptState::Waiting)
+    }
+
+    /// How often a server was tried, and whether the last try failed.
+    pub fn tries(&self, server: ServerId) -> (usize, bool) {
+        let of_server = |a: &&Attempt| a.server == server && a.state != AttemptState::Unsent;
+        let failed = self.attempts.iter().rfind(of_server).is_some_and(|a| a.state != AttemptState::Waiting);
+        (self.attempts.iter().filter(of_server).count(), failed)
+    }
+
+    /// Starts the waiting anew: the first time is `wait` from now.
+    pub fn restart(&mut self, wait: Duration, now: Instant) {
+        (self.base, self.wait, self.doublings) = (now, wait, 0);
+        self.wake = (now + wait).min(self.deadline);
+    }
+
+    /// Sets the next time: the whole wait doubles, so that the steps are one, one, two, four … times the first.
+    pub fn double(&mut self, now: Instant) {
+        loop {
+            self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
+            let wake = self.base + self.wait * (1 << self.doublings);
+            if wake > now || self.doublings == MOST_DOUBLINGS {
+                self.wake = wake.min(self.deadline);
+                return;
+            }
+        }
+    }
+}

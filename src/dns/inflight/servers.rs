@@ -1,0 +1,252 @@
+//! What is known of each upstream server, and which one is asked next.
+//!
+//! A server is known by its address, whichever routes list it. Round trips are smoothed as in RFC 6298, slow
+//! answers included. One that leaves several transmissions unanswered in a row, or whose port is closed, is
+//! dead: it is left out while another lives, and gets a copy of a query every [`PROBE_EVERY`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::ServerCounters;
+
+/// Least wait before a retransmission: above what a busy host's scheduler adds.
+pub(super) const LEAST_WAIT: Duration = Duration::from_millis(15);
+/// Longest first wait, so that a few retransmissions fit the usual timeout.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Transmissions in a row that went unanswered and make a server dead.
+const MISSED_TO_DIE: u32 = 3;
+/// Queries in a row that it failed (SERVFAIL, REFUSED) and another server answered: dead as well.
+const FAILED_TO_DIE: u32 = 5;
+/// How often a dead server gets a copy of a query.
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// Least time between copies to a server that is not in use, to know its round trip.
+const EXPLORE_EVERY: Duration = Duration::from_secs(1);
+/// How long TCP is not tried at a server that refused it.
+const TCP_REFUSED_FOR: Duration = Duration::from_secs(60);
+/// Weights of a new sample in the smoothed round trip and in its deviation (RFC 6298).
+const GAIN: (f64, f64) = (0.125, 0.25);
+
+/// Index of a server's record.
+pub(super) type ServerId = u16;
+
+/// One server's record.
+pub(super) struct Server {
+    pub address: SocketAddr,
+    pub counters: Arc<ServerCounters>,
+    /// Smoothed round trip and mean deviation, seconds.
+    rtt: Option<(f64, f64)>,
+    last_heard: Option<Instant>,
+    /// When the first of the transmissions was sent that have gone unanswered since it was last heard.
+    silent_from: Option<Instant>,
+    missed: u32,
+    failed: u32,
+    /// Set when dead: when it gets the next copy.
+    probe_at: Option<Instant>,
+    explore_at: Option<Instant>,
+    tcp_refused: Option<Instant>,
+}
+
+impl Server {
+    pub fn new(address: SocketAddr) -> Server {
+        Server {
+            address,
+            counters: Arc::default(),
+            rtt: None,
+            last_heard: None,
+            silent_from: None,
+            missed: 0,
+            failed: 0,
+            probe_at: None,
+            explore_at: None,
+            tcp_refused: None,
+        }
+    }
+
+    /// How long an answer is waited for before something is done.
+    pub fn patience(&self) -> Duration {
+        let wait = self.rtt.map_or(0.0, |(rtt, deviation)| rtt + 4.0 * deviation);
+        Duration::from_secs_f64(wait).clamp(LEAST_WAIT, LONGEST_WAIT)
+    }
+
+    /// Smoothed round trip, if one was measured.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|(rtt, _)| Duration::from_secs_f64(rtt))
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.probe_at.is_some()
+    }
+
+    /// Whether it has answered, and has not missed more than one transmission since.
+    pub fn is_reliable(&self) -> bool {
+        self.last_heard.is_some() && self.missed < 2 && !self.is_dead()
+    }
+
+    /// Whether TCP is worth a try.
+    pub fn takes_tcp(&self, now: Instant) -> bool {
+        self.tcp_refused.is_none_or(|until| until <= now)
+    }
+
+    /// TCP gets another chance before its time.
+    pub fn retry_tcp(&mut self) {
+        self.tcp_refused = None;
+    }
+
+    pub fn refused_tcp(&mut self, now: Instant) {
+        self.tcp_refused = Some(now + TCP_REFUSED_FOR);
+    }
+
+    /// A reply came that was awaited. `sample`: the round trip, when it is known.
+    pub fn heard(&mut self, sample: Option<Duration>, good: bool, now: Instant) {
+        (self.last_heard, self.silent_from, self.missed) = (Some(now), None, 0);
+        self.counters.answers.fetch_add(1, Relaxed);
+        if !good {
+            return;
+        }
+        self.failed = 0;
+        self.probe_at = None;
+        if let Some(sample) = sample.map(|sample| sample.as_secs_f64()) {
+            let (rtt, deviation) = self.rtt.get_or_insert((sample, sample / 2.0));
+            *deviation += GAIN.1 * ((sample - *rtt).abs() - *deviation);
+            *rtt += GAIN.0 * (sample - *rtt);
+            self.counters.rtt_us.store((*rtt * 1e6) as u64, Relaxed);
+        }
+        self.counters.state.store(1, Relaxed);
+    }
+
+    /// A transmission went unanswered for longer than it should have. Returns whether that was the server's death.
+    pub fn missed(&mut self, sent: Instant, now: Instant) -> bool {
+        if self.last_heard.is_some_and(|heard| heard >= sent) {
+            return false;
+        }
+        self.missed = self.missed.saturating_add(1);
+        let silent_from = *self.silent_from.get_or_insert(sent);
+        let long_enough = now.saturating_duration_since(silent_from) >= self.patience();
+        self.missed >= MISSED_TO_DIE && long_enough && self.die(now)
+    }
+
+    /// Another server answered what this one failed. Returns whether that was its death.
+    pub fn failed(&mut self, now: Instant) -> bool {
+        self.failed = self.failed.saturating_add(1);
+        self.failed >= FAILED_TO_DIE && self.die(now)
+    }
+
+    /// Takes it out of use. Returns whether it was in use.
+    pub fn die(&mut self, now: Instant) -> bool {
+        let lived = self.probe_at.is_none();
+        if lived {
+            self.probe_at = Some(now + PROBE_EVERY);
+            self.counters.state.store(2, Relaxed);
+        }
+        lived
+    }
+
+    /// Forgets what the network did to it: the network is another one now.
+    pub fn renew(&mut self) {
+        (self.silent_from, self.missed, self.failed, self.probe_at, self.tcp_refused) = (None, 0, 0, None, None);
+    }
+
+    /// Whether it should get a copy of the query at hand, and books it. `explore`: living ones that were not
+    /// asked for a while get one too, those never heard in any case.
+    pub fn copy_due(&mut self, explore: Explore, now: Instant) -> bool {
+        if let Some(at) = &mut self.probe_at {
+            let due = *at <= now;
+            if due {
+                *at = now + PROBE_EVERY;
+            }
+            return due;
+        }
+        let wanted = match explore {
+            Explore::Nobody => false,
+            Explore::Unheard => self.last_heard.is_none(),
+            Explore::Everybody => true,
+        };
+        let due = wanted && self.explore_at.is_none_or(|at| at <= now);
+        if due {
+            self.explore_at = Some(now + EXPLORE_EVERY);
+        }
+        due
+    }
+}
+
+/// Who besides the dead gets a copy of a query.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Explore {
+    /// None.
+    Nobody,
+    /// Servers that never answered yet.
+    Unheard,
+    /// Every server that is not the one chosen.
+    Everybody,
+}
+
+/// All records; an index stays valid until [`Servers::keep`] says otherwise.
+#[derive(Default)]
+pub(super) struct Servers {
+    records: Vec<Option<Server>>,
+}
+
+impl Servers {
+    /// The index of an address, a new record if there is none.
+    pub fn enter(&mut self, address: SocketAddr) -> ServerId {
+        let known = self.records.iter().position(|record| record.as_ref().is_some_and(|r| r.address == address));
+        let index = known.or_else(|| self.records.iter().position(Option::is_none)).unwrap_or_else(|| {
+            self.records.push(None);
+            self.records.len() - 1
+        });
+        self.records[index].get_or_insert_with(|| Server::new(address));
+        index as ServerId
+    }
+
+    /// Drops the records that are not used any more.
+    pub fn keep(&mut self, used: impl Fn(ServerId) -> bool) {
+        for (index, record) in self.records.iter_mut().enumerate() {
+            if !used(index as ServerId) {
+                *record = None;
+            }
+        }
+    }
+
+    pub fn get(&self, id: ServerId) -> Option<&Server> {
+        self.records.get(usize::from(id))?.as_ref()
+    }
+
+    pub fn get_mut(&mut self, id: ServerId) -> Option<&mut Server> {
+        self.records.get_mut(usize::from(id))?.as_mut()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Server> {
+        self.records.iter().flatten()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Server> {
+        self.records.iter_mut().flatten()
+    }
+
+    /// The server to ask: living ones first, then by `order`'s own preference, among those that `rank` gives
+    /// a place; a lower place counts before everything else.
+    pub fn choose(
+        &self,
+        servers: &[ServerId],
+        fastest: bool,
+        tie: u64,
+        place: impl Fn(ServerId) -> Option<u8>,
+    ) -> Option<ServerId> {
+        let count = servers.len().max(1);
+        let first = (tie % count as u64) as usize;
+        let preference = |(position, &id): (usize, &ServerId)| {
+            let server = self.get(id)?;
+            // Those never measured come after the measured ones, in an order that the random number turns.
+            let speed = match (fastest, server.rtt) {
+                (false, _) => (0.0, position),
+                (true, Some((rtt, _))) => (rtt, position),
+                (true, None) => (f64::MAX, (position + count - first) % count),
+            };
+            Some(((place(id)?, server.is_dead(), speed), id))
+        };
+        let candidates = servers.iter().enumerate().filter_map(preference);
+        candidates.min_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(std::cmp::Ordering::Equal)).map(|(_, id)| id)
+    }
+}

@@ -1,0 +1,577 @@
+//! What happens to one query: sent, sent again or elsewhere, answered, given up.
+//!
+//! The inputs in `inflight` end here. A first retransmission repeats the datagram where the server is reliable;
+//! after that, and at once where it is not, another server or a fresh socket is used. What surely failed is
+//! replaced without waiting.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::budget::Need;
+use super::entry::{Attempt, AttemptState, Entry, MOST_ATTEMPTS, Via};
+use super::servers::{Explore, Server, ServerId};
+use super::sockets::{self, Waiting};
+use super::{
+    Action, Client, Failure, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, ede, rcode, table::Key, wire,
+};
+
+/// One query in so many is copied to the servers that are not in use, at most once a second each.
+const EXPLORE_ONE_IN: u32 = 64;
+/// Least wait for an answer over TCP: a connection may have to be opened first.
+const LEAST_TCP_WAIT: Duration = Duration::from_millis(200);
+/// How long a query is tried again when every server refuses or cannot be reached: a resolver that restarts is
+/// back within it, and a host without a network is told soon.
+const HOPELESS_AFTER: Duration = Duration::from_secs(1);
+/// A reply this soon after a repetition answers the repetition, also where the usual round trip is even shorter.
+const PROMPT: Duration = Duration::from_millis(2);
+
+impl InFlight {
+    /// Sends a query for the first time, with copies to servers whose state is to be learnt.
+    pub(super) fn start(&mut self, key: Key, now: Instant, random: Random<'_>) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let route = std::sync::Arc::clone(&entry.route);
+        let Some(server) = self.servers.choose(&route.servers, route.fastest, random(), |_| Some(0)) else { return };
+        self.restart(key, server, now);
+        self.transmit(key, server, false, now, random);
+        if route.servers.len() == 1 {
+            return;
+        }
+        self.explored = self.explored.wrapping_add(1);
+        let explore = match (route.fastest, self.explored.is_multiple_of(EXPLORE_ONE_IN)) {
+            (false, _) => Explore::Nobody,
+            (true, false) => Explore::Unheard,
+            (true, true) => Explore::Everybody,
+        };
+        for &other in route.servers.iter().filter(|other| **other != server) {
+            let Some(record) = self.servers.get_mut(other) else { continue };
+            let need = if record.is_dead() { Need::Replacement } else { Need::Guess };
+            if record.copy_due(explore, now) && self.budget.extra(need, now) {
+                self.transmit(key, other, false, now, random);
+            }
+        }
+    }
+
+    /// A query's time has come.
+    pub(super) fn step(&mut self, key: Key, now: Instant, random: Random<'_>) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if entry.ghost {
+            self.bury(key, now);
+            return;
+        }
+        if now >= entry.deadline {
+            self.give_up(key, now);
+            return;
+        }
+        self.book_misses(key, now);
+        let Some(entry) = self.entries.get(key) else { return };
+        let idle = entry.waiting().next().is_none();
+        let hopeless = idle
+            && entry.attempts.iter().all(|attempt| attempt.state == AttemptState::Lost)
+            && now.saturating_duration_since(entry.admitted) >= HOPELESS_AFTER;
+        if hopeless || (!entry.best.is_empty() && self.untried(entry, true).is_none()) {
+            self.give_up(key, now);
+            return;
+        }
+        self.knock_again(key, now, random);
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.double(now);
+            self.timers.set(entry.wake, key);
+        }
+    }
+
+    /// Repeats the last transmission or makes a new one, if the budget has it.
+    fn knock_again(&mut self, key: Key, now: Instant, random: Random<'_>) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let all_dead = entry.route.servers.iter().all(|id| self.is_dead(*id));
+        let hope = entry.waiting().any(|attempt| all_dead || !self.is_dead(attempt.server));
+        let need = if hope { Need::Guess } else { Need::Replacement };
+        let repeatable = entry.attempts.iter().rposition(|attempt| {
+            attempt.state == AttemptState::Waiting && attempt.sends == 1 && matches!(attempt.via, Via::Udp(_))
+        });
+        let alternative = self.untried(entry, true);
+        let reliable = |index: usize| {
+            let server = entry.attempts.get(index).map(|attempt| attempt.server);
+            // One that a reload took off the list is not asked again.
+            let listed = server.filter(|server| entry.route.servers.contains(server));
+            listed.and_then(|server| self.servers.get(server)).is_some_and(Server::is_reliable) || alternative.is_none()
+        };
+        if let Some(index) = repeatable.filter(|index| reliable(*index)) {
+            if self.budget.extra(need, now) {
+                self.repeat(key, index, now);
+            }
+            return;
+        }
+        // The one tried least, those that failed last; the dead only among the dead.
+        let place = |id| {
+            let (tries, failed) = entry.tries(id);
+            let place = tries.min(MOST_ATTEMPTS) + if failed { MOST_ATTEMPTS } else { 0 };
+            (all_dead || !self.is_dead(id)).then_some(place as u8)
+        };
+        let other = || self.servers.choose(&entry.route.servers, entry.route.fastest, 0, place);
+        if let Some(server) = alternative.or_else(other)
+            && self.budget.extra(need, now)
+        {
+            self.transmit(key, server, false, now, random);
+        }
+    }
+
+    /// What was sent is known to bring nothing (more): asks the next server at once, or relays what there is.
+    fn advance(&mut self, key: Key, now: Instant, random: Random<'_>) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let only_living = !entry.best.is_empty();
+        if let Some(server) = self.untried(entry, only_living)
+            && self.budget.extra(Need::Replacement, now)
+        {
+            self.restart(key, server, now);
+            self.transmit(key, server, false, now, random);
+        } else if !entry.best.is_empty() && entry.waiting().all(|attempt| self.is_dead(attempt.server)) {
+            self.give_up(key, now);
+        }
+        // Else another transmission is still out, or the next step begins a new round.
+    }
+
+    /// A server of the query's route that it was not sent to yet.
+    fn untried(&self, entry: &Entry, only_living: bool) -> Option<ServerId> {
+        let place = |id| (entry.tries(id).0 == 0 && !(only_living && self.is_dead(id))).then_some(0);
+        self.servers.choose(&entry.route.servers, entry.route.fastest, 0, place)
+    }
+
+    fn is_dead(&self, id: ServerId) -> bool {
+        self.servers.get(id).is_none_or(Server::is_dead)
+    }
+
+    /// Starts the waits of a query anew, as long as its server usually takes.
+    fn restart(&mut self, key: Key, server: ServerId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(server) = self.servers.get(server) else { return };
+        let patience = server.patience();
+        let tcp = entry.is_tcp() && server.takes_tcp(now);
+        entry.restart(if tcp { (3 * patience).max(LEAST_TCP_WAIT) } else { patience }, now);
+        self.timers.set(entry.wake, key);
+    }
+
+    /// Sends a query to a server under a new id. `exhausted`: only from what is open already.
+    fn transmit(&mut self, key: Key, server: ServerId, exhausted: bool, now: Instant, random: Random<'_>) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let Some(record) = self.servers.get(server) else { return false };
+        if entry.attempts.len() >= MOST_ATTEMPTS {
+            return false;
+        }
+        let attempt = entry.attempts.len() as u8;
+        let (via, id);
+        if entry.is_tcp() && record.takes_tcp(now) {
+            let Some((stream, fresh)) = self.streams.draw(server, exhausted, now) else { return false };
+            if fresh {
+                self.actions.push_back(Action::OpenStream { stream, server: record.address });
+            }
+            let Some(connection) = self.streams.open.get_mut(stream) else { return false };
+            let Some(free) = sockets::free_id(&connection.waiting, random()) else { return false };
+            connection.waiting.push(Waiting { id: free, query: key, attempt });
+            self.actions.push_back(Action::SendStream { stream, query: key, id: free });
+            self.sweep_at.get_or_insert(now + SWEEP_EVERY);
+            (via, id) = (Via::Tcp(stream), free);
+        } else {
+            let Some((socket, fresh)) = self.sockets.draw(server, exhausted, random(), now) else { return false };
+            if fresh {
+                self.actions.push_back(Action::OpenSocket { socket, server: record.address });
+            }
+            let Some(open) = self.sockets.open.get_mut(socket) else { return false };
+            let Some(free) = sockets::free_id(&open.waiting, random()) else { return false };
+            open.waiting.push(Waiting { id: free, query: key, attempt });
+            self.actions.push_back(Action::Send { socket, query: key, id: free });
+            (via, id) = (Via::Udp(socket), free);
+        }
+        record.counters.queries.fetch_add(1, Relaxed);
+        self.books.sent += 1;
+        let state = AttemptState::Waiting;
+        entry.attempts.push(Attempt {
+            server,
+            via,
+            id,
+            first_sent: now,
+            last_sent: now,
+            sends: 1,
+            heard: false,
+            state,
+        });
+        true
+    }
+
+    /// Sends the same datagram from the same socket again.
+    fn repeat(&mut self, key: Key, index: usize, now: Instant) {
+        let Some(attempt) = self.entries.get_mut(key).and_then(|entry| entry.attempts.get_mut(index)) else { return };
+        let Via::Udp(socket) = attempt.via else { return };
+        attempt.sends += 1;
+        attempt.last_sent = now;
+        self.actions.push_back(Action::Send { socket, query: key, id: attempt.id });
+        self.books.sent += 1;
+        if let Some(record) = self.servers.get(attempt.server) {
+            record.counters.queries.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A reply that matches one of a query's transmissions.
+    pub(super) fn answered(&mut self, key: Key, index: usize, bytes: &[u8], now: Instant, random: Random<'_>) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(attempt) = entry.attempts.get_mut(index) else { return };
+        let code = wire::rcode(bytes).unwrap_or(rcode::SERVFAIL);
+        let bad = matches!(code, rcode::SERVFAIL | rcode::REFUSED);
+        let udp = matches!(attempt.via, Via::Udp(_));
+        let before = *attempt;
+        let listens_on = !entry.ghost && !bad && udp && before.sends > 1;
+        if listens_on {
+            attempt.heard = true;
+        } else {
+            attempt.state = AttemptState::Bad;
+        }
+        let superseded = entry.attempts.iter().any(|other| other.first_sent > before.first_sent);
+        let useless = udp && entry.is_tcp() && !entry.ghost && wire::is_truncated(bytes);
+        let (ghost, over) = (entry.ghost, entry.waiting().next().is_none());
+        self.book_reply(&before, superseded, code, bad, now);
+        if !listens_on {
+            self.release(before.via, before.id, now);
+        }
+        if ghost {
+            if over {
+                self.end(key, now);
+            }
+        } else if useless {
+            self.truncated_for_tcp(key, index, now, random);
+        } else if bad {
+            self.keep_if_best(key, bytes);
+            self.advance(key, now, random);
+        } else {
+            self.book_failures(key, before.server, now);
+            self.relay(key, bytes, now);
+        }
+    }
+
+    /// Learns from a reply: the server's round trip, and whether what was sent after it had been needed.
+    fn book_reply(&mut self, attempt: &Attempt, superseded: bool, code: u16, bad: bool, now: Instant) {
+        let Some(server) = self.servers.get_mut(attempt.server) else { return };
+        let since_last = now.saturating_duration_since(attempt.last_sent);
+        let prompt = since_last <= server.rtt().map_or(PROMPT, |rtt| PROMPT.max(2 * rtt));
+        let repeated = attempt.sends > 1;
+        // After a repetition, a prompt reply most likely answers that one and tells nothing about the first. Any
+        // other reply, and the second of two, shows that the first was answered slowly.
+        let likely_lost = repeated && prompt && !attempt.heard;
+        let measured = matches!(attempt.via, Via::Udp(_)) && !likely_lost;
+        let sample = measured.then(|| now.saturating_duration_since(attempt.first_sent));
+        server.heard(sample, !bad, now);
+        if code == rcode::SERVFAIL {
+            server.counters.servfail.fetch_add(1, Relaxed);
+        }
+        if attempt.heard {
+            // Takes back the verdict that the first of the two replies led to.
+            self.budget.verdict(false);
+        }
+        if repeated || superseded {
+            self.budget.verdict(likely_lost && !superseded);
+        }
+    }
+
+    /// A truncated reply came over UDP for a TCP client, because TCP had been refused: TCP gets another chance,
+    /// unless this very query has had it.
+    fn truncated_for_tcp(&mut self, key: Key, index: usize, now: Instant, random: Random<'_>) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(attempt) = entry.attempts.get_mut(index) else { return };
+        let (server, via, id) = (attempt.server, attempt.via, attempt.id);
+        if std::mem::replace(&mut attempt.state, AttemptState::Bad) == AttemptState::Waiting {
+            self.release(via, id, now);
+        }
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let had = |attempt: &Attempt| attempt.server == server && matches!(attempt.via, Via::Tcp(_));
+        if !entry.attempts.iter().any(had)
+            && let Some(record) = self.servers.get_mut(server)
+        {
+            record.retry_tcp();
+            if self.budget.extra(Need::Replacement, now) {
+                self.restart(key, server, now);
+                self.transmit(key, server, false, now, random);
+                return;
+            }
+        }
+        if entry.best.is_empty() {
+            wire::set_id(&mut entry.message, entry.id);
+            if let Ok(query) = wire::parse(&entry.message) {
+                wire::error(&query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR), &mut entry.best);
+            }
+        }
+        self.advance(key, now, random);
+    }
+
+    /// Keeps a SERVFAIL or REFUSED, the former rather than the latter.
+    fn keep_if_best(&mut self, key: Key, bytes: &[u8]) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if entry.best.is_empty() || wire::rcode(&entry.best) == Some(rcode::REFUSED) {
+            entry.best.clear();
+            entry.best.extend_from_slice(bytes);
+        }
+    }
+
+    /// The servers that failed a query which `good` answered.
+    fn book_failures(&mut self, key: Key, good: ServerId, now: Instant) {
+        let Some(entry) = self.entries.get(key) else { return };
+        for attempt in entry.attempts.iter().filter(|a| a.state == AttemptState::Bad && a.server != good) {
+            if let Some(server) = self.servers.get_mut(attempt.server) {
+                server.failed(now);
+            }
+        }
+    }
+
+    /// Ends a query with a server's reply.
+    fn relay(&mut self, key: Key, bytes: &[u8], now: Instant) {
+        let mut reply = self.buffer();
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        reply.extend_from_slice(bytes);
+        wire::set_id(&mut reply, entry.id);
+        if entry.configured {
+            wire::relay_nxdomain_as_noerror(&mut reply);
+        }
+        if reply.len() > entry.limit {
+            wire::set_id(&mut entry.message, entry.id);
+            if let Ok(query) = wire::parse(&entry.message) {
+                wire::truncate(&mut reply, &query);
+            }
+        }
+        self.replies.push_back((entry.client, reply));
+        self.books.answered += 1;
+        self.haunt(key, now);
+    }
+
+    /// Ends a query with the best there is: a SERVFAIL or REFUSED that came, or one of our own.
+    fn give_up(&mut self, key: Key, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if !entry.best.is_empty() {
+            let best = std::mem::take(&mut entry.best);
+            self.relay(key, &best, now);
+            self.recycle(best);
+            return;
+        }
+        self.refuse(key);
+        self.books.expired += 1;
+        if let Some(entry) = self.entries.get(key) {
+            for attempt in entry.waiting() {
+                if let Some(server) = self.servers.get_mut(attempt.server) {
+                    server.counters.timeouts.fetch_add(1, Relaxed);
+                    server.missed(attempt.last_sent, now);
+                }
+                self.budget.verdict(true);
+            }
+        }
+        self.end(key, now);
+    }
+
+    /// Answers SERVFAIL to the client of a query.
+    fn refuse(&mut self, key: Key) {
+        let mut reply = self.buffer();
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        wire::set_id(&mut entry.message, entry.id);
+        if let Ok(query) = wire::parse(&entry.message) {
+            wire::error(&query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR), &mut reply);
+        }
+        self.replies.push_back((entry.client, reply));
+    }
+
+    /// The oldest query gives way to a new one.
+    pub(super) fn shed_oldest(&mut self, now: Instant) {
+        while let Some(key) = self.ages.pop_front() {
+            if self.entries.get(key).is_some_and(|entry| !entry.ghost) {
+                self.refuse(key);
+                self.books.shed += 1;
+                self.end(key, now);
+                return;
+            }
+        }
+    }
+
+    /// An answered query listens on for the servers that have not answered.
+    fn haunt(&mut self, key: Key, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if entry.waiting().next().is_none() || self.ghosts >= MOST_GHOSTS {
+            self.end(key, now);
+            return;
+        }
+        entry.ghost = true;
+        entry.wake = now + GHOST_FOR;
+        self.ghosts += 1;
+        self.timers.set(entry.wake, key);
+        let name = (entry.client, entry.id);
+        if self.clients.get(&name) == Some(&key) {
+            self.clients.remove(&name);
+        }
+    }
+
+    /// A ghost's time is over: what it still waited for never came.
+    fn bury(&mut self, key: Key, now: Instant) {
+        let Some(entry) = self.entries.get(key) else { return };
+        for attempt in entry.waiting().filter(|attempt| !attempt.heard) {
+            if let Some(server) = self.servers.get_mut(attempt.server) {
+                server.counters.timeouts.fetch_add(1, Relaxed);
+                server.missed(attempt.last_sent, now);
+            }
+            if entry.attempts.iter().any(|other| other.first_sent > attempt.first_sent) {
+                self.budget.verdict(true);
+            }
+        }
+        self.end(key, now);
+    }
+
+    /// Counts the transmissions that should have been answered by now against their servers.
+    fn book_misses(&mut self, key: Key, now: Instant) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let mut died = false;
+        for attempt in entry.waiting() {
+            let Some(server) = self.servers.get_mut(attempt.server) else { continue };
+            let late = now.saturating_duration_since(attempt.last_sent) >= server.patience();
+            if late && server.missed(attempt.last_sent, now) {
+                died = true;
+            }
+            if let Via::Tcp(stream) = attempt.via
+                && late
+                && self.streams.missed(stream, attempt.last_sent, now)
+            {
+                server.refused_tcp(now);
+            }
+        }
+        if died {
+            self.wake_the_stranded(now);
+        }
+    }
+
+    /// A server's port is closed, or there is no way to it.
+    pub(super) fn died(&mut self, server: ServerId, now: Instant) {
+        if self.servers.get_mut(server).is_some_and(|server| server.die(now)) {
+            self.wake_the_stranded(now);
+        }
+    }
+
+    /// Gives a turn at once to the queries that wait for dead servers only while another one lives.
+    fn wake_the_stranded(&mut self, now: Instant) {
+        let mut keys = std::mem::take(&mut self.scratch);
+        keys.clear();
+        keys.extend(self.entries.iter().filter_map(|(key, entry)| {
+            let stranded = !entry.ghost
+                && entry.waiting().next().is_some()
+                && entry.waiting().all(|attempt| self.is_dead(attempt.server))
+                && entry.route.servers.iter().any(|id| !self.is_dead(*id));
+            stranded.then_some(key)
+        }));
+        for &key in &keys {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.wake = now.min(entry.deadline);
+                self.timers.set(entry.wake, key);
+            }
+        }
+        self.scratch = keys;
+    }
+
+    /// A transmission's socket or connection is gone.
+    pub(super) fn lost(&mut self, waiting: Waiting, failure: Failure, room: bool, now: Instant, random: Random<'_>) {
+        let Some(entry) = self.entries.get_mut(waiting.query) else { return };
+        let Some(attempt) = entry.attempts.get_mut(usize::from(waiting.attempt)) else { return };
+        attempt.state = if failure == Failure::Exhausted { AttemptState::Unsent } else { AttemptState::Lost };
+        let (server, via) = (attempt.server, attempt.via);
+        if entry.ghost {
+            if entry.waiting().next().is_none() {
+                self.end(waiting.query, now);
+            }
+            return;
+        }
+        let again = match (via, failure) {
+            // Nothing has left yet: no extra transmission. Without room, only an open socket will do.
+            (_, Failure::Exhausted) => {
+                self.transmit(waiting.query, server, !room, now, random);
+                return;
+            }
+            (Via::Tcp(_), Failure::Refused) => true,
+            (Via::Tcp(_), Failure::Closed) => !std::mem::replace(&mut entry.stream_retried, true),
+            _ => false,
+        };
+        if again && self.budget.extra(Need::Replacement, now) {
+            self.restart(waiting.query, server, now);
+            self.transmit(waiting.query, server, false, now, random);
+        } else {
+            self.advance(waiting.query, now, random);
+        }
+    }
+
+    /// Closes what is idle, and what listens without a client waiting, because descriptors ran out. Returns whether that gave any back.
+    pub(super) fn make_room(&mut self, now: Instant) -> bool {
+        let before = self.actions.len();
+        let mut ghosts: Vec<Key> = Vec::new();
+        ghosts.extend(self.entries.iter().filter(|(_, entry)| entry.ghost).map(|(key, _)| key));
+        ghosts.into_iter().for_each(|key| self.end(key, now));
+        self.sweep(true, now);
+        self.actions.len() > before
+    }
+
+    /// Closes sockets and connections that have been idle for too long, or all idle ones.
+    pub(super) fn sweep(&mut self, all: bool, now: Instant) {
+        let mut closed = std::mem::take(&mut self.scratch);
+        closed.clear();
+        self.sockets.sweep(all, now, &mut closed);
+        self.actions.extend(closed.drain(..).map(|socket| Action::CloseSocket { socket }));
+        self.streams.sweep(all, now, &mut closed);
+        self.actions.extend(closed.drain(..).map(|stream| Action::CloseStream { stream }));
+        self.scratch = closed;
+        if self.sweep_at.is_none() && self.sockets.open.len() + self.streams.open.len() > 0 {
+            self.sweep_at = Some(now + SWEEP_EVERY);
+        }
+    }
+
+    /// Takes a query out of the table and its transmissions off their sockets.
+    pub(super) fn end(&mut self, key: Key, now: Instant) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        for attempt in entry.waiting() {
+            self.release(attempt.via, attempt.id, now);
+        }
+        if entry.ghost {
+            self.ghosts -= 1;
+        } else if let Client::Udp { .. } = entry.client
+            && self.clients.get(&(entry.client, entry.id)) == Some(&key)
+        {
+            self.clients.remove(&(entry.client, entry.id));
+        }
+        if self.spare_entries.len() < SPARE.0 && entry.message.capacity().max(entry.best.capacity()) <= SPARE.1 {
+            self.spare_entries.push(entry);
+        }
+    }
+
+    fn release(&mut self, via: Via, id: u16, now: Instant) {
+        match via {
+            Via::Udp(socket) => {
+                if self.sockets.release(socket, id) {
+                    self.actions.push_back(Action::CloseSocket { socket });
+                } else {
+                    self.sweep_at.get_or_insert(now + SWEEP_EVERY);
+                }
+            }
+            Via::Tcp(stream) => self.streams.release(stream, id, now),
+        }
+    }
+
+    /// Tidies up after an input, so that the deadline is a real one and the tables are within their bounds.
+    pub(super) fn settle(&mut self) {
+        let entries = &self.entries;
+        self.timers.prune(entries.len(), |at, key| entries.get(key).is_some_and(|entry| entry.wake == at));
+        if self.ages.len() > 2 * entries.len() + SPARE.0 {
+            self.ages.retain(|key| entries.get(*key).is_some_and(|entry| !entry.ghost));
+            self.ages.shrink_to(2 * entries.len() + SPARE.0);
+            self.clients.shrink_to(2 * entries.len() + SPARE.0);
+        }
+    }
+
+    /// An empty buffer.
+    pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE.0 && buffer.capacity() <= SPARE.1 {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}

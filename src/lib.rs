@@ -1,3 +1,4 @@
 //! har: a host's own DNS daemon.
 
 pub mod dns;
+pub mod health;

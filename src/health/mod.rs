@@ -5,12 +5,30 @@
 //! shell that runs the checks and hands the decisions on; a test reads these sources and fails on a breach.
 //!
 //! [`machine`] turns results into up and down, [`roster`] holds every endpoint as one value,
-//! [`rank`] is the only place that prefers one endpoint to another, [`schedule`] says what is due when.
+//! [`rank`] is the only place that prefers one endpoint to another, [`decide`] adds the rules that are about a
+//! whole name, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say,
+//! [`events`] has the words.
 
+pub mod decide;
+pub mod endpoint;
+pub mod events;
+pub mod hash;
+mod local_fault;
 pub mod machine;
+pub mod overrides;
 pub mod rank;
+mod reload;
+pub mod resolution;
 pub mod roster;
 pub mod schedule;
+mod selection;
+mod settle;
+mod targets;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod world;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -50,6 +68,14 @@ impl Family {
     /// The family of an address.
     pub fn of(address: IpAddr) -> Family {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// 0 for IPv4, 1 for IPv6: the place in pairs ordered as [`Family::BOTH`].
+    pub fn index(self) -> usize {
+        match self {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        }
     }
 
     /// The record type's name: `A` or `AAAA`.
@@ -405,6 +431,16 @@ pub struct EndpointRecord {
     pub standing: String,
     /// Results so far, by [`Outcome::ALL`].
     pub counts: [u64; 7],
+    /// Unknown, but in the stored answer: keeps its place until its own first result.
+    pub keeps_place: bool,
+    /// Went over `max_latency` and has not come back below 0.9 of it.
+    pub over_limit: bool,
+    /// What its check reported last; `Some(None)` = not to be used.
+    pub reported_priority: Option<Option<u32>>,
+    /// Taken out by an override or a drain record: until when and by whom, in words.
+    pub drained: Option<String>,
+    /// Held up by an override.
+    pub forced: bool,
 }
 
 /// One family's answer of one name as the state file keeps it.

@@ -1,1 +1,565 @@
-//! (under construction)
+//! Every endpoint of every name as one value: results, look-ups and overrides in, decisions and records out.
+//!
+//! The caller (`poll`) asks what is due, runs it, applies what came of it, and takes the decisions. One
+//! result costs as much as the names that share its target; only names that something happened to are ranked
+//! again, when decisions are taken. `reload` fits it to a configuration and to addresses that come
+//! and go, `settle` turns what is known into decisions and records.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decide::{Basis, Decision, Plan};
+use super::endpoint::Endpoint;
+use super::events::transition_reason;
+use super::hash::hash;
+use super::local_fault::{HOLD, LocalFault};
+use super::machine::Transition;
+use super::overrides::{DrainList, Overrides, row_words};
+use super::resolution::{LookupFailure, LookupJob, LookupResult, Lookups};
+use super::schedule::{CheckJob, Queue, TargetId, is_late};
+use super::targets::{Target, is_loopback};
+use super::{
+    AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, Override, OverrideKind,
+    State, Time,
+};
+
+/// Everything that is known about every configured name.
+#[derive(Debug, Default)]
+pub struct Roster {
+    pub(super) machine: u64,
+    pub(super) names: Vec<Name>,
+    pub(super) index: HashMap<Arc<str>, usize>,
+    pub(super) lookups: Lookups,
+    /// Names that have a host name as a candidate or in their fallback list.
+    pub(super) host_users: HashMap<Arc<str>, BTreeSet<usize>>,
+    pub(super) overrides: Overrides,
+    pub(super) drains: HashMap<Arc<str>, DrainList>,
+    /// Malformed strings that were told of, by record.
+    drain_problems: HashMap<Arc<str>, Vec<String>>,
+    pub(super) fault: LocalFault,
+    /// The longest interval at which anything is polled.
+    pub(super) longest_interval: Duration,
+    /// To be decided again.
+    pub(super) dirty: BTreeSet<usize>,
+    /// With records to write.
+    pub(super) unwritten: BTreeSet<usize>,
+    pub(super) events: Vec<Event>,
+    pub(super) removed: Vec<(Arc<str>, Host, IpAddr)>,
+    pub(super) removed_names: Vec<Arc<str>>,
+    pub(super) started: Option<Time>,
+    pub(super) targets: HashMap<TargetId, Target>,
+    pub(super) target_ids: HashMap<(IpAddr, u32), TargetId>,
+    /// Targets that speak about this host's network, by address.
+    pub(super) by_address: BTreeMap<IpAddr, Vec<TargetId>>,
+    pub(super) queue: Queue<TargetId>,
+    pub(super) last_target: u64,
+    late: u64,
+    timers: BTreeSet<(Time, Timer)>,
+    overrides_set: bool,
+    round_done: bool,
+}
+
+/// A configured name.
+#[derive(Debug)]
+pub(super) struct Name {
+    pub(super) spec: NameSpec,
+    /// In the order of the candidates, then as their addresses came.
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) families: [FamilyState; 2],
+    pub(super) last_asked: Time,
+    /// No state at all yet: queries wait.
+    pub(super) cold: bool,
+    /// What the last decision said; `None` = tell again whatever it is.
+    pub(super) told: Option<(bool, bool)>,
+    pub(super) stale_timer: bool,
+}
+
+/// One family of a name.
+#[derive(Debug, Default)]
+pub(super) struct FamilyState {
+    pub(super) plan: Plan,
+    pub(super) basis: Basis,
+    pub(super) reason: String,
+    pub(super) since: Time,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) last_good: Vec<IpAddr>,
+    /// The plan from before an episode of silent failures.
+    pub(super) before_episode: Option<(u64, Plan)>,
+    /// What is held while the fault is taken to be here.
+    pub(super) held: Option<Plan>,
+    /// Decided at least once, in this process or the last.
+    pub(super) decided: bool,
+    pub(super) unwritten: bool,
+}
+
+/// What happens by itself at some time. Looked at when it comes: what moved meanwhile is put back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Results of a name may have become too old.
+    Stale(usize),
+    /// Addresses of a host name may have been kept long enough.
+    Hold(Arc<str>),
+    /// An override may have ended.
+    Overrides,
+    /// An entry of a drain record may have ended.
+    Drains,
+    /// The hold of a local fault may have lasted long enough.
+    Fault,
+}
+
+/// What changed since the last [`Roster::take_records`], for the state file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Records {
+    /// New or changed.
+    pub endpoints: Vec<EndpointRecord>,
+    /// New or changed.
+    pub answers: Vec<AnswerRecord>,
+    /// Endpoints (name, candidate, address) that are no more.
+    pub removed: Vec<(Arc<str>, Host, IpAddr)>,
+    /// Names that the configuration no longer has.
+    pub removed_names: Vec<Arc<str>>,
+}
+
+/// Counts for a status line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Configured names.
+    pub names: usize,
+    /// Names of which nothing is fit.
+    pub names_without_fit: usize,
+    /// Endpoints that are up.
+    pub up: usize,
+    /// Endpoints that are down.
+    pub down: usize,
+    /// Endpoints of which nothing (recent) is known.
+    pub unknown: usize,
+    /// Checks that were handed out late, since the start.
+    pub late_checks: u64,
+    /// The fault is taken to be this host's own network.
+    pub local_fault: bool,
+}
+
+impl Roster {
+    /// An empty roster for the machine with this id.
+    pub fn new(machine_id: &[u8]) -> Roster {
+        Roster { machine: hash(0, &[machine_id]), ..Roster::default() }
+    }
+
+    /// Look-ups that are due, `limit` at most, each handed out once until its result is applied.
+    pub fn next_lookups(&mut self, now: Time, limit: usize) -> Vec<LookupJob> {
+        self.lookups.next(now, limit)
+    }
+
+    /// What a look-up of addresses yielded.
+    pub fn apply_lookup(&mut self, host: &str, result: &LookupResult, now: Time) {
+        let host: Arc<str> = host.into();
+        let Some(change) = self.lookups.apply(&host, result, self.machine, now) else { return };
+        let mut tell = |reason: String| {
+            let mut event = Event::new(now, EventKind::Resolution, reason);
+            event.host = Some(Host::Name(Arc::clone(&host)));
+            self.events.push(event);
+        };
+        let list = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+        if !change.came.is_empty() && !change.first {
+            tell(format!("new: {}", list(&change.came)));
+        }
+        if !change.went.is_empty() {
+            tell(format!("gone: {}", list(&change.went)));
+        }
+        for (family, why) in &change.stopped {
+            tell(format!("{} stopped resolving: {why}; its addresses are kept for resolve_hold", family.record()));
+        }
+        for family in &change.resumed {
+            tell(format!("{} resolves again", family.record()));
+        }
+        self.sync_host(&host, now);
+    }
+
+    /// What a look-up of a drain record yielded: its strings. After a failure other than NXDOMAIN what it
+    /// listed last stays drained.
+    pub fn apply_drain_text(
+        &mut self,
+        record: &str,
+        strings: Result<Vec<String>, LookupFailure>,
+        ttl: Option<Duration>,
+        now: Time,
+    ) {
+        let record: Arc<str> = record.into();
+        let failed = strings.as_ref().is_err_and(|failure| *failure != LookupFailure::NxDomain);
+        if !self.lookups.applied_text(&record, ttl, failed, self.machine, now) || failed {
+            return;
+        }
+        let (list, problems) = DrainList::parse(&record, &strings.unwrap_or_default(), now);
+        let told = self.drain_problems.entry(Arc::clone(&record)).or_default();
+        for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+            let reason = format!("drain record {record}: ignored: {problem}");
+            self.events.push(Event::new(now, EventKind::Override, reason));
+        }
+        *told = problems;
+        let before = self.drains.get(&record);
+        if before == Some(&list) {
+            return;
+        }
+        let targets = before.map(DrainList::targets).unwrap_or_default();
+        if targets != list.targets() {
+            let reason = format!("drain record {record} now lists {} targets", list.targets().len());
+            self.events.push(Event::new(now, EventKind::Override, reason));
+        }
+        if let Some(end) = list.next_expiry() {
+            self.timer(end, Timer::Drains);
+        }
+        self.drains.insert(record, list);
+        self.apply_effects();
+    }
+
+    /// Checks that are due, `limit` at most, each handed out once until its result is applied. What is left
+    /// over stays due and counts as late when it is handed out at last.
+    pub fn next_checks(&mut self, now: Time, limit: usize) -> Vec<CheckJob> {
+        let mut jobs = Vec::new();
+        while jobs.len() < limit
+            && let Some((due, id)) = self.queue.pop(now)
+        {
+            let Some(target) = self.targets.get_mut(&id) else { continue };
+            self.late += u64::from(is_late(due, now, target.interval));
+            target.running = true;
+            target.due = due;
+            jobs.push(CheckJob { target: id, check: target.check.id, address: target.address });
+        }
+        jobs
+    }
+
+    /// What a check yielded. A target that is no more is ignored.
+    pub fn apply_result(&mut self, target: TargetId, result: &CheckResult, now: Time) {
+        let id = target;
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        target.running = false;
+        let address = target.address;
+        let speaks = target.check.own_address && !is_loopback(address) && result.outcome != Outcome::LocalError;
+        let users = std::mem::take(&mut target.users);
+        let silent = speaks && result.silent && result.outcome != Outcome::Ok;
+        if speaks {
+            target.proof = (!silent).then_some(now);
+        }
+        if speaks && !silent {
+            self.network_works(now, &format!("a check of {address} got through"));
+        }
+        let counts = silent && self.counts(address, &users);
+        for &(name, candidate) in &users {
+            self.apply_to_endpoint(id, (name, candidate, address), result, silent, now);
+        }
+        if let Some(target) = self.targets.get_mut(&id) {
+            target.users = users;
+        }
+        if counts && !self.fault.holds() {
+            self.silent_failure(address, result.total, now);
+        }
+        self.reschedule(id, now);
+    }
+
+    /// When something is due next: a check, a look-up, an expiry. What was handed out is not.
+    pub fn next_due(&self) -> Option<Time> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [self.queue.first(), self.lookups.next_due(), timer].into_iter().flatten().min()
+    }
+
+    /// Expiries, staleness, holds. To be called before decisions are taken.
+    pub fn tick(&mut self, now: Time) {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, timer)) = self.timers.pop_first()
+        {
+            match timer {
+                Timer::Stale(name) => self.forget_stale(name, now),
+                Timer::Hold(host) => self.sync_host(&host, now),
+                Timer::Overrides => self.set_overrides(self.overrides.rows().to_vec(), now),
+                Timer::Drains => self.expire_drains(now),
+                Timer::Fault if self.fault.hold_ends().is_some_and(|end| end <= now) => {
+                    self.fault.run_out();
+                    self.release(now, format!("held for {} s: what fails is taken to be down now", HOLD.as_secs()));
+                }
+                Timer::Fault => {}
+            }
+        }
+    }
+
+    /// The name was asked for: it is not idle, and if it was, it is checked at once.
+    pub fn asked(&mut self, name: usize, now: Time) {
+        let Some(entry) = self.names.get_mut(name) else { return };
+        let was_idle = entry.is_idle(now);
+        entry.last_asked = now;
+        if was_idle {
+            let targets: Vec<TargetId> =
+                entry.endpoints.iter().flat_map(|endpoint| &endpoint.checks).map(|check| check.target).collect();
+            for target in targets {
+                self.run_now(target, now);
+            }
+        }
+    }
+
+    /// All rows of the override table.
+    pub fn set_overrides(&mut self, overrides: Vec<Override>, now: Time) {
+        let new = Overrides::new(overrides, now);
+        let old = std::mem::replace(&mut self.overrides, new);
+        let (old, new) = (old.rows().to_vec(), self.overrides.rows().to_vec());
+        let first = !std::mem::replace(&mut self.overrides_set, true);
+        for row in new.iter().filter(|row| !old.iter().any(|other| other.id == row.id)) {
+            // Rows that were there before this process began then.
+            if !(first && row.created_at.is_some_and(|at| Some(at) < self.started)) {
+                self.tell_override(row, "begins", now);
+            }
+        }
+        for row in old.iter().filter(|row| !new.iter().any(|other| other.id == row.id)) {
+            self.tell_override(row, "ends", now);
+        }
+        for row in old.iter().chain(&new) {
+            if matches!(row.kind, OverrideKind::Pin | OverrideKind::Bypass) {
+                match &row.name {
+                    Some(name) => self.dirty.extend(self.index.get(name.as_str())),
+                    None => self.dirty.extend(0..self.names.len()),
+                }
+            }
+        }
+        if let Some(end) = self.overrides.next_expiry() {
+            self.timer(end, Timer::Overrides);
+        }
+        self.apply_effects();
+    }
+
+    /// An upstream beyond loopback answered: this host's network works.
+    pub fn upstream_answered(&mut self, now: Time) {
+        self.network_works(now, "an upstream answered");
+    }
+
+    /// Everything is due now: checks and look-ups (resume from suspend).
+    pub fn check_everything(&mut self, now: Time) {
+        let all: Vec<TargetId> = self.targets.keys().copied().collect();
+        for target in all {
+            self.run_now(target, now);
+        }
+        self.lookups.hasten_all(now);
+    }
+
+    /// Names whose decision changed since the last call.
+    pub fn take_decisions(&mut self, now: Time) -> Vec<Decision> {
+        std::mem::take(&mut self.dirty).into_iter().filter_map(|name| self.decide_name(name, now)).collect()
+    }
+
+    /// Events since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The candidate behind a target; of several that share it the first.
+    pub fn candidate_of(&self, target: TargetId) -> Option<Host> {
+        let &(name, candidate) = self.targets.get(&target)?.users.first()?;
+        Some(self.names.get(name)?.spec.candidates.get(candidate)?.host.clone())
+    }
+
+    /// Counts for a status line.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            names: self.names.len(),
+            late_checks: self.late,
+            local_fault: self.fault.holds(),
+            ..Summary::default()
+        };
+        for name in &self.names {
+            let fit = |endpoint: &Endpoint| endpoint.effect.forced || endpoint.health.state == State::Up;
+            let any = name.endpoints.iter().any(|endpoint| fit(endpoint) && endpoint.effect.drained.is_none());
+            summary.names_without_fit += usize::from(!any);
+            for endpoint in &name.endpoints {
+                match endpoint.health.state {
+                    State::Up => summary.up += 1,
+                    State::Down => summary.down += 1,
+                    State::Unknown => summary.unknown += 1,
+                }
+            }
+        }
+        summary
+    }
+
+    /// Whether every name has fresh state or has finished its first round; once true it stays so.
+    pub fn first_round_done(&mut self) -> bool {
+        self.round_done = self.round_done
+            || self.names.iter().all(|name| {
+                let resolved = name.hosts().all(|host| {
+                    self.lookups.get(host).is_some_and(|entry| entry.finished || !entry.addresses.is_empty())
+                });
+                resolved && name.endpoints.iter().all(|endpoint| endpoint.health.state != State::Unknown)
+            });
+        self.round_done
+    }
+}
+
+/// Results.
+impl Roster {
+    fn apply_to_endpoint(
+        &mut self,
+        id: TargetId,
+        (name_index, candidate, address): (usize, usize, IpAddr),
+        result: &CheckResult,
+        silent: bool,
+        now: Time,
+    ) {
+        let holds = self.fault.holds();
+        let Some(name) = self.names.get_mut(name_index) else { return };
+        let own = |e: &&mut Endpoint| e.candidate == candidate && e.address == address;
+        let Some(endpoint) = name.endpoints.iter_mut().find(own) else { return };
+        self.unwritten.insert(name_index);
+        if silent && holds && endpoint.health.state != State::Down {
+            endpoint.count(result);
+            return;
+        }
+        let priority = endpoint.reported_priority;
+        let observed = endpoint.apply(id, result, &name.spec, now);
+        if observed.is_some() || endpoint.reported_priority != priority {
+            self.dirty.insert(name_index);
+        }
+        if let Some(Some(transition)) = observed {
+            let told = endpoint.told.replace(transition.to);
+            // What was unknown and turns out as it was last told is no news, nor is a first success.
+            let news = match told {
+                Some(told) => told != transition.to,
+                None => transition.to == State::Down,
+            };
+            let event = state_event(name, (candidate, address), &transition, now);
+            self.events.extend(event.filter(|_| news));
+        }
+    }
+
+    /// Nothing is known any more of what had no result for three of its intervals.
+    fn forget_stale(&mut self, index: usize, now: Time) {
+        let Some(name) = self.names.get_mut(index) else { return };
+        name.stale_timer = false;
+        for endpoint in &mut name.endpoints {
+            if endpoint.stale_at().is_none_or(|at| at > now) {
+                continue;
+            }
+            let mut event = Event::new(now, EventKind::State, "no result for three of its intervals".to_owned());
+            event.name = Some(Arc::clone(&name.spec.name));
+            event.host = name.spec.candidates.get(endpoint.candidate).map(|candidate| candidate.host.clone());
+            event.address = Some(endpoint.address);
+            event.before = Some(endpoint.health.state.as_str().to_owned());
+            event.after = Some(State::Unknown.as_str().to_owned());
+            self.events.push(event);
+            endpoint.forget(endpoint.health.state == State::Up, now);
+            self.dirty.insert(index);
+            self.unwritten.insert(index);
+        }
+        self.watch_staleness(index);
+    }
+
+    /// Sees to it that a name is looked at when its results may have become too old.
+    pub(super) fn watch_staleness(&mut self, index: usize) {
+        let Some(name) = self.names.get_mut(index).filter(|name| !name.stale_timer) else { return };
+        if let Some(at) = name.endpoints.iter().filter_map(Endpoint::stale_at).min() {
+            name.stale_timer = true;
+            // On whole seconds, so that many names share a wake-up.
+            let at = Time(at.0.div_ceil(1000).saturating_mul(1000));
+            self.timer(at, Timer::Stale(index));
+        }
+    }
+
+    /// Something is to be looked at by then.
+    pub(super) fn timer(&mut self, at: Time, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    /// Forgets all timers, whose names have other indices now.
+    pub(super) fn clear_timers(&mut self) {
+        self.timers.clear();
+        let dues = [
+            (self.overrides.next_expiry(), Timer::Overrides),
+            (self.drains.values().filter_map(DrainList::next_expiry).min(), Timer::Drains),
+            (self.fault.hold_ends(), Timer::Fault),
+        ];
+        for (at, timer) in dues {
+            if let Some(at) = at {
+                self.timer(at, timer);
+            }
+        }
+    }
+}
+
+/// Overrides.
+impl Roster {
+    /// Puts what operators say on every endpoint.
+    pub(super) fn apply_effects(&mut self) {
+        for index in 0..self.names.len() {
+            self.apply_effects_to(index);
+        }
+    }
+
+    /// Puts what operators say on the endpoints of one name.
+    pub(super) fn apply_effects_to(&mut self, index: usize) {
+        let Some(Name { spec, endpoints, .. }) = self.names.get_mut(index) else { return };
+        let record = spec.drain_record.as_ref().and_then(|record| self.drains.get(record));
+        for endpoint in endpoints {
+            let Some(candidate) = spec.candidates.get(endpoint.candidate) else { continue };
+            let effect = self.overrides.effect(&spec.name, &candidate.host, endpoint.address, record);
+            if effect != endpoint.effect {
+                endpoint.effect = effect;
+                endpoint.dirty = true;
+                self.dirty.insert(index);
+                self.unwritten.insert(index);
+            }
+        }
+    }
+
+    fn expire_drains(&mut self, now: Time) {
+        for list in self.drains.values_mut() {
+            list.expire(now);
+        }
+        if let Some(end) = self.drains.values().filter_map(DrainList::next_expiry).min() {
+            self.timer(end, Timer::Drains);
+        }
+        self.apply_effects();
+    }
+
+    fn tell_override(&mut self, row: &Override, verb: &str, now: Time) {
+        let target = row.target.as_deref().unwrap_or("everything");
+        let known = row.name.as_deref().is_none_or(|name| self.index.contains_key(name));
+        let unknown = if known { "" } else { " (no configured name is called so)" };
+        let reason = format!("{} of {target} {verb}, {}{unknown}", row.kind.as_str(), row_words(row));
+        let mut event = Event::new(now, EventKind::Override, reason);
+        event.name = row.name.as_deref().map(Arc::from);
+        self.events.push(event);
+    }
+}
+
+impl Name {
+    /// Whether nobody asked for it for so long that it is polled less often.
+    pub(super) fn is_idle(&self, now: Time) -> bool {
+        let after = self.spec.pace.idle_after;
+        !after.is_zero() && now.since(self.last_asked) >= after
+    }
+
+    /// Its candidates that are looked up.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.spec.candidates.iter().filter_map(|candidate| match &candidate.host {
+            Host::Name(host) => Some(host),
+            Host::Address(_) => None,
+        })
+    }
+}
+
+fn state_event(
+    name: &Name,
+    (candidate, address): (usize, IpAddr),
+    transition: &Transition,
+    now: Time,
+) -> Option<Event> {
+    let endpoint = name.endpoints.iter().find(|e| e.candidate == candidate && e.address == address)?;
+    let reason = transition_reason(transition, endpoint.last_error.as_deref());
+    let mut event = Event::new(now, EventKind::State, reason);
+    event.name = Some(Arc::clone(&name.spec.name));
+    event.host = name.spec.candidates.get(candidate).map(|candidate| candidate.host.clone());
+    event.address = Some(address);
+    event.before = Some(transition.from.as_str().to_owned());
+    event.after = Some(transition.to.as_str().to_owned());
+    Some(event)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,387 @@
+//! What is answered for a name: both families of one moment, with reasons.
+//!
+//! [`super::rank`] orders the addresses of a family; here the two families meet the rules that are about the
+//! whole name: not known yet, all down, families compared, pins, and answers held through a fault of this
+//! host's own network.
+
+use std::net::IpAddr;
+
+use super::events::{milliseconds, place};
+use super::rank::{Input, Ranking, Sharer, Standing, rank};
+use super::selection::margin;
+use super::{AllDown, DualStack, Family, Host, Policy, Select, State, Time};
+
+/// Addresses that the all-down rule gives at most.
+const ALL_DOWN_ADDRESSES: usize = 16;
+
+/// What became of a name: both families of one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Index in the specs of the last `configure`.
+    pub name: usize,
+    /// The whole name is forwarded by an override.
+    pub bypass: bool,
+    /// Cold start without any state: a query waits for this to change, up to the server's limit.
+    pub waiting: bool,
+    /// For A, then AAAA ([`Family::BOTH`]).
+    pub families: [FamilyDecision; 2],
+}
+
+/// What is answered for one family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FamilyDecision {
+    /// Which.
+    pub family: Family,
+    /// What is sent.
+    pub plan: Plan,
+    /// How it came about.
+    pub basis: Basis,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Since when this plan holds.
+    pub since: Time,
+    /// Every known address of the family, best first.
+    pub ranking: Vec<Ranked>,
+}
+
+/// An address in a decision's ranking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    /// The candidate.
+    pub host: Host,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its real state.
+    pub state: State,
+    /// Smoothed latency, milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Its part in the answer.
+    pub standing: Standing,
+}
+
+/// What is sent to who asks for one family of a name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Plan {
+    /// Addresses: whole answers, used one after the other. Never empty, none of them empty.
+    Addresses {
+        /// Each a whole answer in its order.
+        turns: Vec<Vec<IpAddr>>,
+        /// To be marked as stale (EDE 3).
+        stale: bool,
+    },
+    /// NOERROR without an address.
+    Empty,
+    /// SERVFAIL, EDE 22: all down.
+    AllDown,
+    /// SERVFAIL, EDE 14: no address known yet.
+    #[default]
+    NotReady,
+    /// Ask upstream.
+    Forward,
+}
+
+impl Plan {
+    /// One answer, or an empty one without addresses.
+    fn one(addresses: Vec<IpAddr>, stale: bool) -> Plan {
+        if addresses.is_empty() { Plan::Empty } else { Plan::Addresses { turns: vec![addresses], stale } }
+    }
+
+    /// Every address that any turn gives, in the order of the first that do.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let Plan::Addresses { turns, .. } = self else { return Vec::new() };
+        if let [turn] = turns.as_slice() {
+            return turn.clone();
+        }
+        // Rotations are told by their members in a stable order, not by whose turn is first.
+        let mut all: Vec<IpAddr> = turns.iter().flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The same with stale marks and without some addresses; `None` when nothing would be left of it.
+    fn held(&self, left_out: impl Fn(IpAddr) -> bool) -> Option<Plan> {
+        let Plan::Addresses { turns, .. } = self else { return (*self == Plan::Empty).then_some(Plan::Empty) };
+        let turns: Vec<Vec<IpAddr>> = turns
+            .iter()
+            .map(|turn| turn.iter().copied().filter(|address| !left_out(*address)).collect::<Vec<_>>())
+            .filter(|turn| !turn.is_empty())
+            .collect();
+        (!turns.is_empty()).then_some(Plan::Addresses { turns, stale: true })
+    }
+}
+
+/// How an answer came about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Basis {
+    /// By health and rank.
+    Ranked,
+    /// Too few fit: health is ignored.
+    Panic,
+    /// Nothing up but something unknown: the stored order.
+    NotKnownYet,
+    /// The all-down rule.
+    AllDown,
+    /// Held through a fault of this host's own network.
+    Held,
+    /// An operator's pin.
+    Pinned,
+    /// Addresses are known, but none is given: the other family is answered.
+    Empty,
+    /// The candidates have no address of this family, or none is known yet.
+    #[default]
+    NoAddress,
+}
+
+impl Basis {
+    /// The word of the state file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Basis::Ranked => "ranked",
+            Basis::Panic => "panic",
+            Basis::NotKnownYet => "not-known-yet",
+            Basis::AllDown => "all-down",
+            Basis::Held => "held",
+            Basis::Pinned => "pinned",
+            Basis::Empty => "empty",
+            Basis::NoAddress => "no-address",
+        }
+    }
+}
+
+/// Everything that a name's answer depends on.
+pub(super) struct View<'a> {
+    /// Its policy.
+    pub(super) policy: &'a Policy,
+    /// Who shares.
+    pub(super) sharer: Sharer<'a>,
+    /// Its addresses by family, as listed.
+    pub(super) inputs: [Vec<Input<'a>>; 2],
+    /// What was answered last, by family.
+    pub(super) incumbent: [&'a [IpAddr]; 2],
+    /// What was answered last while something was fit.
+    pub(super) last_good: [&'a [IpAddr]; 2],
+    /// Whether it is known which addresses the family has.
+    pub(super) looked_up: [bool; 2],
+    /// The fallback list by family.
+    pub(super) fallback: [Vec<IpAddr>; 2],
+    /// A pin's addresses by family and its words.
+    pub(super) pin: Option<([Vec<IpAddr>; 2], String)>,
+    /// What is held through a local fault.
+    pub(super) held: [Option<&'a Plan>; 2],
+}
+
+/// What is answered, and the order behind it.
+pub(super) struct Answered {
+    /// What is sent.
+    pub(super) plan: Plan,
+    /// How it came about.
+    pub(super) basis: Basis,
+    /// The order.
+    pub(super) ranking: Ranking,
+}
+
+/// Decides both families.
+pub(super) fn decide(view: &View<'_>) -> [Answered; 2] {
+    let rankings = Family::BOTH
+        .map(|family| rank(&view.inputs[family.index()], view.incumbent[family.index()], view.policy, view.sharer));
+    let mut picks = Family::BOTH.map(|family| {
+        view.pinned(family).or_else(|| view.held(family)).unwrap_or_else(|| view.by_rules(family, &rankings))
+    });
+    if view.policy.dual_stack == DualStack::Fastest
+        && let Some(slower) = view.slower_family(&picks, &rankings)
+    {
+        picks[slower.index()] = (Plan::Empty, Basis::Empty);
+    }
+    let mut rankings = rankings.into_iter();
+    let mut inputs = view.inputs.iter();
+    picks.map(|(plan, basis)| {
+        let mut ranking = rankings.next().unwrap_or_default();
+        fit_standings(&mut ranking, inputs.next().map(Vec::as_slice).unwrap_or_default(), &plan, basis);
+        Answered { plan, basis, ranking }
+    })
+}
+
+/// Lets the places say what is really given where something other than the rank decided.
+fn fit_standings(ranking: &mut Ranking, inputs: &[Input<'_>], plan: &Plan, basis: Basis) {
+    let given = plan.addresses();
+    for place in &mut ranking.places {
+        let is_given = given.contains(&inputs[place.input].address);
+        if place.standing == Standing::Chosen && !is_given {
+            place.standing = Standing::NotGiven;
+        } else if is_given && matches!(basis, Basis::Pinned | Basis::Held) {
+            place.standing = Standing::Chosen;
+        }
+    }
+}
+
+type Pick = (Plan, Basis);
+
+impl View<'_> {
+    fn pinned(&self, family: Family) -> Option<Pick> {
+        let (addresses, _) = self.pin.as_ref()?;
+        Some((Plan::one(addresses[family.index()].clone(), false), Basis::Pinned))
+    }
+
+    fn held(&self, family: Family) -> Option<Pick> {
+        let drained = |address| {
+            let mut same = self.inputs[family.index()].iter().filter(|input| input.address == address).peekable();
+            same.peek().is_some() && same.all(|input| input.drained.is_some())
+        };
+        self.held[family.index()]?.held(drained).map(|plan| (plan, Basis::Held))
+    }
+
+    fn by_rules(&self, family: Family, rankings: &[Ranking; 2]) -> Pick {
+        let ranking = &rankings[family.index()];
+        let inputs = &self.inputs[family.index()];
+        if !ranking.turns.is_empty() {
+            let stale = ranking.turns.iter().flatten().any(|&i| inputs[i].state == State::Unknown && !inputs[i].forced);
+            let turns = ranking.turns.iter().map(|turn| turn.iter().map(|&i| inputs[i].address).collect()).collect();
+            return (Plan::Addresses { turns, stale }, if ranking.panic { Basis::Panic } else { Basis::Ranked });
+        }
+        let other_is_fit = rankings.iter().any(|ranking| !ranking.turns.is_empty());
+        let nothing_known = self.inputs.iter().all(Vec::is_empty);
+        let hopeful =
+            self.inputs.iter().flatten().any(|input| input.state == State::Unknown && input.drained.is_none());
+        if inputs.is_empty() {
+            let fallback = !other_is_fit && !hopeful && self.policy.when_all_down == AllDown::Fallback;
+            return match &self.fallback[family.index()] {
+                addresses if fallback && !addresses.is_empty() => (Plan::one(addresses.clone(), true), Basis::AllDown),
+                _ if nothing_known || !self.looked_up[family.index()] => (Plan::NotReady, Basis::NoAddress),
+                _ => (Plan::Empty, Basis::NoAddress),
+            };
+        }
+        if other_is_fit {
+            return (Plan::Empty, Basis::Empty);
+        }
+        if hopeful {
+            let limit = if self.policy.select == Select::All { ALL_DOWN_ADDRESSES } else { self.policy.answers };
+            let stored = self.known(family, ranking, limit, |input| input.drained.is_none());
+            return (Plan::one(stored, true), Basis::NotKnownYet);
+        }
+        (self.all_down(family, ranking), Basis::AllDown)
+    }
+
+    fn all_down(&self, family: Family, ranking: &Ranking) -> Plan {
+        let undrained_left = self.inputs.iter().flatten().any(|input| input.drained.is_none());
+        let allowed = |input: &Input<'_>| !undrained_left || input.drained.is_none();
+        let everything = || Plan::one(self.known(family, ranking, ALL_DOWN_ADDRESSES, allowed), true);
+        let of_lists = |lists: [Vec<IpAddr>; 2]| {
+            let [v4, v6] = &lists;
+            let empty = v4.is_empty() && v6.is_empty();
+            if empty { everything() } else { Plan::one(lists[family.index()].clone(), true) }
+        };
+        match self.policy.when_all_down {
+            AllDown::All => everything(),
+            AllDown::Forward => Plan::Forward,
+            AllDown::Servfail => Plan::AllDown,
+            AllDown::Fallback => of_lists(self.fallback.clone()),
+            AllDown::LastGood => of_lists(Family::BOTH.map(|family| {
+                let inputs = &self.inputs[family.index()];
+                let drained =
+                    |address| inputs.iter().any(|input: &Input<'_>| input.address == address && !allowed(input));
+                self.last_good[family.index()].iter().copied().filter(|address| !drained(*address)).collect()
+            })),
+        }
+    }
+
+    /// The first distinct addresses of a ranking that pass.
+    fn known(&self, family: Family, ranking: &Ranking, limit: usize, pass: impl Fn(&Input<'_>) -> bool) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for input in ranking.places.iter().map(|place| &self.inputs[family.index()][place.input]) {
+            if addresses.len() < limit && pass(input) && !addresses.contains(&input.address) {
+                addresses.push(input.address);
+            }
+        }
+        addresses
+    }
+
+    /// The family that is slower than the other. The one that is answered alone gives way only by the margin.
+    fn slower_family(&self, picks: &[Pick; 2], rankings: &[Ranking; 2]) -> Option<Family> {
+        if !picks.iter().all(|(_, basis)| matches!(basis, Basis::Ranked | Basis::Panic)) {
+            return None;
+        }
+        let best = |family: Family| {
+            let first = rankings[family.index()].places.first()?;
+            let input = &self.inputs[family.index()][first.input];
+            Some((input.latency_ms?, input.deviation_ms))
+        };
+        let (v4, v6) = (best(Family::V4)?, best(Family::V6)?);
+        let [v4_answered, v6_answered] = self.incumbent.map(|incumbent| !incumbent.is_empty());
+        let slack = |old: f64| margin(old, [v4.1, v6.1], self.policy.hysteresis);
+        let v6_is_slower = match (v4_answered, v6_answered) {
+            (true, false) => v4.0 - v6.0 <= slack(v4.0),
+            (false, true) => v6.0 - v4.0 > slack(v6.0),
+            _ => v6.0 > v4.0,
+        };
+        Some(if v6_is_slower { Family::V6 } else { Family::V4 })
+    }
+
+    /// Why the answer is what it is, told when it changes. `before` is what was answered until now.
+    pub(super) fn reason(
+        &self,
+        family: Family,
+        answered: &Answered,
+        error: impl Fn(IpAddr) -> Option<String>,
+    ) -> String {
+        match answered.basis {
+            Basis::Pinned => {
+                let words = self.pin.as_ref().map(|(_, words)| words.as_str()).unwrap_or_default();
+                format!("pinned {words}")
+            }
+            Basis::Held => "held: the fault is taken to be this host's own network".to_owned(),
+            Basis::NotKnownYet => "nothing is known to be up yet: the stored order".to_owned(),
+            Basis::AllDown => {
+                let rule = match self.policy.when_all_down {
+                    AllDown::All => "all known addresses are given, the best known first",
+                    AllDown::LastGood => "what was last answered is given",
+                    AllDown::Forward => "the query is forwarded",
+                    AllDown::Servfail => "SERVFAIL",
+                    AllDown::Fallback => "the fallback list is given",
+                };
+                format!("every known address is down or drained: {rule}")
+            }
+            Basis::Empty if self.policy.dual_stack == DualStack::Fastest && !answered.ranking.turns.is_empty() => {
+                "the other family is faster".to_owned()
+            }
+            Basis::Empty => "nothing of this family is fit, the other family is answered".to_owned(),
+            Basis::NoAddress if answered.plan == Plan::NotReady => "no address is known yet".to_owned(),
+            Basis::NoAddress => "the candidates have no address of this family".to_owned(),
+            Basis::Panic => "too few addresses are fit (panic_below): health is ignored".to_owned(),
+            Basis::Ranked => self.reason_of_rank(family, answered, error),
+        }
+    }
+
+    fn reason_of_rank(&self, family: Family, answered: &Answered, error: impl Fn(IpAddr) -> Option<String>) -> String {
+        let inputs = &self.inputs[family.index()];
+        let new = answered.plan.addresses();
+        let Some(&left) = self.incumbent[family.index()].iter().find(|address| !new.contains(address)) else {
+            return match self.incumbent[family.index()] {
+                [] => format!("{} of {} known addresses are in the answer", new.len(), inputs.len()),
+                _ => "the members of the answer or their order changed".to_owned(),
+            };
+        };
+        let Some(old) = answered.ranking.places.iter().find(|place| inputs[place.input].address == left) else {
+            return format!("{left} is no longer an address of its candidate");
+        };
+        let words = place(inputs[old.input].host, left);
+        let first = answered.ranking.places.first().map(|place| &inputs[place.input]);
+        match &old.standing {
+            Standing::Down { .. } => {
+                let error = error(left).map(|error| format!(" ({error})")).unwrap_or_default();
+                format!("{words} is down{error}")
+            }
+            Standing::LowerTier => format!("a tier before that of {words} is fit"),
+            Standing::Slower | Standing::OutsideGroup => {
+                let new = first.map(|input| (place(input.host, input.address), input.latency_ms));
+                let (new, new_ms) = new.unwrap_or_default();
+                format!(
+                    "{new} ({}) is faster than {words} ({})",
+                    milliseconds(new_ms),
+                    milliseconds(inputs[old.input].latency_ms)
+                )
+            }
+            standing => format!("{words}: {standing}"),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! One endpoint: an address of a candidate of a name, its health and its part in the answer.
+//!
+//! An endpoint with several checks makes one observation of one result of each: it fails if any failed, and
+//! the first check's time is its latency.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::machine::{Health, Transition, observe};
+use super::overrides::Effect;
+use super::rank::{Input, Standing};
+use super::schedule::TargetId;
+use super::{
+    CandidateSpec, CheckResult, EndpointRecord, Host, LatencyOf, NameSpec, Outcome, Pace, Policy, State, Time,
+};
+
+/// Intervals without a real result after which nothing is known of an address any more.
+const STALE_INTERVALS: u32 = 3;
+/// Share of `max_latency` below which an address returns.
+const RETURN_SHARE: f64 = 0.9;
+
+/// An address of a candidate of a name.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    /// Index of the candidate in the spec.
+    pub(super) candidate: usize,
+    /// Where it is.
+    pub(super) address: IpAddr,
+    /// Its checks; empty = `none`, always up.
+    pub(super) checks: Vec<EndpointCheck>,
+    /// The checks in words.
+    pub(super) definition: Arc<str>,
+    /// Up, down, numbers.
+    pub(super) health: Health,
+    /// Unknown, but in the stored answer.
+    pub(super) keeps_place: bool,
+    /// Over `max_latency`.
+    pub(super) over_limit: bool,
+    /// What an `exec` check reported last.
+    pub(super) reported_priority: Option<Option<u32>>,
+    /// What operators say.
+    pub(super) effect: Effect,
+    /// When a look-up last gave it.
+    pub(super) resolved_at: Option<Time>,
+    /// Its host no longer resolves.
+    pub(super) stale: bool,
+    /// When the last real result came.
+    pub(super) last_check: Option<Time>,
+    /// The last definite state that was told of.
+    pub(super) told: Option<State>,
+    /// The interval it is polled at.
+    pub(super) interval: Duration,
+    /// Place in the last ranking, 1 = first.
+    pub(super) rank: Option<u32>,
+    /// In the answer.
+    pub(super) chosen: bool,
+    /// Why it is where it is.
+    pub(super) standing: Standing,
+    /// Changed since the last records were taken.
+    pub(super) dirty: bool,
+    /// What went wrong last.
+    pub(super) last_error: Option<Arc<str>>,
+    last_outcome: Option<Outcome>,
+    times_ms: [Option<f64>; 3],
+    counts: [u64; 7],
+    round: Round,
+}
+
+/// One of an endpoint's checks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndpointCheck {
+    /// Where its results come from.
+    pub(super) target: TargetId,
+    heard: bool,
+}
+
+/// What was heard since the last observation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    failed: bool,
+    sample_ms: Option<f64>,
+}
+
+impl EndpointCheck {
+    /// A check nothing was heard of yet.
+    pub(super) fn new(target: TargetId) -> EndpointCheck {
+        EndpointCheck { target, heard: false }
+    }
+}
+
+impl Endpoint {
+    /// A new address: unknown, or up for good when there is nothing to check.
+    pub(super) fn new(candidate: usize, address: IpAddr, spec: &CandidateSpec, pace: &Pace, now: Time) -> Endpoint {
+        let checked = spec.checks.iter().any(|check| !check.is_none);
+        let state = if checked { State::Unknown } else { State::Up };
+        Endpoint {
+            candidate,
+            address,
+            checks: Vec::new(),
+            definition: definition(spec),
+            health: Health { state, since: now, ..Health::default() },
+            keeps_place: false,
+            over_limit: false,
+            reported_priority: None,
+            effect: Effect::default(),
+            resolved_at: None,
+            stale: false,
+            last_check: None,
+            told: None,
+            interval: pace.fast_interval,
+            rank: None,
+            chosen: false,
+            standing: Standing::NeverChecked,
+            dirty: true,
+            last_error: None,
+            last_outcome: None,
+            times_ms: [None; 3],
+            counts: [0; 7],
+            round: Round::default(),
+        }
+    }
+
+    /// Takes in a result of one of its checks. Whether an observation came of it, and what it changed.
+    pub(super) fn apply(
+        &mut self,
+        target: TargetId,
+        result: &CheckResult,
+        spec: &NameSpec,
+        now: Time,
+    ) -> Option<Option<Transition>> {
+        self.count(result);
+        if result.outcome == Outcome::LocalError {
+            return None;
+        }
+        let success = result.outcome == Outcome::Ok;
+        if success && let Some(priority) = result.priority {
+            self.reported_priority = Some(priority);
+        }
+        self.round.failed |= !success;
+        if success && self.checks.first().is_some_and(|first| first.target == target) {
+            self.round.sample_ms = Some(sample_ms(result, spec.policy.latency));
+            self.times_ms = [result.connect, result.first_byte, Some(result.total)].map(|time| time.map(as_ms));
+        }
+        if !success {
+            self.last_error = Some(result.error.as_deref().unwrap_or(result.outcome.as_str()).into());
+        }
+        for check in self.checks.iter_mut().filter(|check| check.target == target) {
+            check.heard = true;
+        }
+        if self.checks.iter().any(|check| !check.heard) {
+            return None;
+        }
+        Some(self.observe(spec, now))
+    }
+
+    /// Counts a result and nothing else: it says nothing about the candidate.
+    pub(super) fn count(&mut self, result: &CheckResult) {
+        self.dirty = true;
+        if let Some(at) = Outcome::ALL.iter().position(|outcome| *outcome == result.outcome) {
+            self.counts[at] += 1;
+        }
+        self.last_outcome = Some(result.outcome);
+    }
+
+    fn observe(&mut self, spec: &NameSpec, now: Time) -> Option<Transition> {
+        let round = std::mem::take(&mut self.round);
+        for check in &mut self.checks {
+            check.heard = false;
+        }
+        let sample = round.sample_ms.filter(|_| !round.failed);
+        let (health, transition) = observe(&self.health, !round.failed, sample, &spec.thresholds, now);
+        self.health = health;
+        self.last_check = Some(now);
+        self.keeps_place = false;
+        self.weigh(&spec.policy);
+        transition
+    }
+
+    /// Whether it is over `max_latency`, with the return below 0.9 of it.
+    pub(super) fn weigh(&mut self, policy: &Policy) {
+        let limit = as_ms(policy.max_latency);
+        self.over_limit = limit > 0.0
+            && self.health.latency_ms.is_some_and(|ms| ms > limit || (self.over_limit && ms >= RETURN_SHARE * limit));
+    }
+
+    /// Nothing recent is known of it any more. `resumes` = its numbers stay worth something.
+    pub(super) fn forget(&mut self, resumes: bool, now: Time) {
+        let was_good = self.health.state == State::Up || self.keeps_place;
+        self.keeps_place = self.chosen && was_good;
+        self.health = self.health.forgotten(resumes, now);
+        self.round = Round::default();
+        for check in &mut self.checks {
+            check.heard = false;
+        }
+        self.dirty = true;
+    }
+
+    /// When nothing is known of it any more unless a result comes.
+    pub(super) fn stale_at(&self) -> Option<Time> {
+        let known = !self.checks.is_empty() && self.health.state != State::Unknown;
+        self.last_check.filter(|_| known).map(|last| last.after(self.interval * STALE_INTERVALS))
+    }
+
+    /// The interval at which its own state wants it polled.
+    pub(super) fn wanted_interval(&self, pace: &Pace, idle: bool) -> Duration {
+        let usual = match self.health.state {
+            _ if self.health.wavers() => pace.fast_interval,
+            State::Down => pace.down_interval,
+            _ => pace.interval,
+        };
+        if idle { usual.max(pace.idle_interval) } else { usual }
+    }
+
+    /// As the ranking sees it.
+    pub(super) fn input<'a>(&'a self, candidate: &'a CandidateSpec) -> Input<'a> {
+        Input {
+            host: &candidate.host,
+            address: self.address,
+            position: self.candidate,
+            priority: self.reported_priority.unwrap_or(Some(candidate.priority)),
+            weight: candidate.weight,
+            state: self.health.state,
+            since: self.health.since,
+            forced: self.effect.forced,
+            drained: self.effect.drained.as_deref(),
+            checked: self.last_check.is_some(),
+            keeps_place: self.keeps_place,
+            over_limit: self.over_limit,
+            latency_ms: self.health.latency_ms,
+            deviation_ms: self.health.deviation_ms,
+            last_rank: self.rank,
+        }
+    }
+
+    /// As the state file keeps it.
+    pub(super) fn record(&self, name: &Arc<str>, host: &Host) -> EndpointRecord {
+        let health = &self.health;
+        EndpointRecord {
+            name: Arc::clone(name),
+            host: host.clone(),
+            address: self.address,
+            definition: Arc::clone(&self.definition),
+            state: health.state,
+            since: health.since,
+            successes: health.successes,
+            failures: health.failures,
+            window: health.window,
+            window_len: health.window_len,
+            latency_ms: health.latency_ms,
+            deviation_ms: health.deviation_ms,
+            connect_ms: self.times_ms[0],
+            first_byte_ms: self.times_ms[1],
+            total_ms: self.times_ms[2],
+            last_check: self.last_check,
+            last_outcome: self.last_outcome,
+            last_error: self.last_error.as_deref().map(str::to_owned),
+            interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
+            stale: self.stale,
+            resolved_at: self.resolved_at,
+            rank: self.rank,
+            chosen: self.chosen,
+            standing: self.standing.to_string(),
+            counts: self.counts,
+            keeps_place: self.keeps_place,
+            over_limit: self.over_limit,
+            reported_priority: self.reported_priority,
+            drained: self.effect.drained.clone(),
+            forced: self.effect.forced,
+        }
+    }
+
+    /// Takes over what the state file kept. What is too old, from the future, or of another check orders the
+    /// answers and counts as unknown.
+    pub(super) fn restore(&mut self, record: &EndpointRecord, policy: &Policy, now: Time) {
+        self.counts = record.counts;
+        (self.rank, self.chosen) = (record.rank, record.chosen);
+        if self.checks.is_empty() {
+            return;
+        }
+        self.health = Health {
+            state: record.state,
+            since: record.since,
+            successes: record.successes,
+            failures: record.failures,
+            window: record.window,
+            window_len: record.window_len.min(super::machine::WINDOW),
+            latency_ms: record.latency_ms,
+            deviation_ms: record.deviation_ms,
+            resumes: false,
+        };
+        self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms];
+        self.last_check = record.last_check;
+        self.last_outcome = record.last_outcome;
+        self.last_error = record.last_error.as_deref().map(Arc::from);
+        self.over_limit = record.over_limit;
+        self.keeps_place = record.keeps_place;
+        self.reported_priority = record.reported_priority;
+        self.interval = Duration::from_millis(record.interval_ms);
+        self.told = Some(record.state).filter(|state| *state != State::Unknown);
+        let same = self.definition == record.definition;
+        if !same {
+            self.reported_priority = None;
+        }
+        let recent = self.stale_at().is_some_and(|end| now < end) && record.last_check.is_some_and(|last| last <= now);
+        if !same || !recent {
+            let since = self.health.since;
+            self.forget(false, since.min(now));
+        }
+        self.weigh(policy);
+    }
+
+    /// The latency is another of the check's times from now on.
+    pub(super) fn change_latency(&mut self, latency: LatencyOf) {
+        let [connect, first_byte, total] = self.times_ms;
+        let last = match latency {
+            LatencyOf::Connect => connect.or(total),
+            LatencyOf::FirstByte => first_byte.or(total),
+            LatencyOf::Total => total,
+        };
+        self.health.latency_ms = last;
+        self.health.deviation_ms = last.map(|ms| ms / 2.0);
+    }
+}
+
+/// A candidate's checks in words.
+fn definition(spec: &CandidateSpec) -> Arc<str> {
+    match spec.checks.as_slice() {
+        [check] => Arc::clone(&check.definition),
+        checks => checks.iter().map(|check| &*check.definition).collect::<Vec<_>>().join("; ").into(),
+    }
+}
+
+fn sample_ms(result: &CheckResult, latency: LatencyOf) -> f64 {
+    as_ms(match latency {
+        LatencyOf::Total => result.total,
+        LatencyOf::FirstByte => result.first_byte.unwrap_or(result.total),
+        LatencyOf::Connect => result.connect.unwrap_or(result.total),
+    })
+}
+
+fn as_ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// A record as the ranking sees it: what the commands rebuild from the state file.
+pub fn input_of_record<'a>(record: &'a EndpointRecord, spec: &'a NameSpec) -> Option<Input<'a>> {
+    let position = spec.candidates.iter().position(|candidate| candidate.host == record.host)?;
+    let candidate = &spec.candidates[position];
+    Some(Input {
+        host: &record.host,
+        address: record.address,
+        position,
+        priority: record.reported_priority.unwrap_or(Some(candidate.priority)),
+        weight: candidate.weight,
+        state: record.state,
+        since: record.since,
+        forced: record.forced,
+        drained: record.drained.as_deref(),
+        checked: record.last_check.is_some(),
+        keeps_place: record.keeps_place,
+        over_limit: record.over_limit,
+        latency_ms: record.latency_ms,
+        deviation_ms: record.deviation_ms,
+        last_rank: record.rank,
+    })
+}

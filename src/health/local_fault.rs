@@ -1,0 +1,255 @@
+//! Whether the fault is here: this host's own network, not the candidates.
+//!
+//! An *episode* begins with a silent failure of an address that was not down and ends with any proof of a
+//! working path. When within an episode every address that counts has failed silently, those of at least two
+//! hosts, the fault is taken to be here. A second address of the same host is no second witness, and neither
+//! is a second name of the same address: one dead server behind all names must not look like a dead network.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decide::Plan;
+use super::events::utc;
+use super::roster::{Roster, Timer};
+use super::schedule::TargetId;
+use super::{Event, EventKind, Host, State, Time};
+
+/// The longest that answers are held: after it, what fails is taken to be down wherever the fault is.
+pub const HOLD: Duration = Duration::from_secs(300);
+
+/// What is going on with this host's network.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LocalFault {
+    /// Counts episodes: what was kept aside in an older one is worth nothing.
+    episode: u64,
+    /// First failure in this episode of each address that failed silently.
+    silent: BTreeMap<IpAddr, Time>,
+    /// When the first of them came.
+    began: Time,
+    /// Every address that counts up to here has failed: where the search for a witness goes on.
+    searched: Option<IpAddr>,
+    /// Since when the fault is taken to be here.
+    since: Option<Time>,
+    /// The hold ran out; no new one before a proof of a working path.
+    spent: bool,
+}
+
+/// An address that is checked and not on loopback. It counts unless it is drained or was down before.
+#[derive(Clone, Debug)]
+pub(super) struct Witness {
+    /// Which.
+    pub(super) address: IpAddr,
+    /// The candidates it belongs to.
+    pub(super) hosts: Vec<Arc<str>>,
+    /// Whether it counts by its state now; one that failed in this episode does although it is down by now.
+    pub(super) counts: bool,
+}
+
+impl LocalFault {
+    /// The running episode, if anything failed silently since the last proof.
+    pub(super) fn episode(&self) -> Option<u64> {
+        (!self.silent.is_empty()).then_some(self.episode)
+    }
+
+    /// Whether this address failed silently in the running episode.
+    pub(super) fn involves(&self, address: IpAddr) -> bool {
+        self.silent.contains_key(&address)
+    }
+
+    /// Whether answers are held.
+    pub(super) fn holds(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// When the hold ends at the latest.
+    pub(super) fn hold_ends(&self) -> Option<Time> {
+        self.since.map(|since| since.after(HOLD))
+    }
+
+    /// A path works: the episode is over. Whether this ends a hold.
+    pub(super) fn proof(&mut self) -> bool {
+        self.spent = false;
+        self.end_episode();
+        self.since.take().is_some()
+    }
+
+    /// The hold has lasted long enough.
+    pub(super) fn run_out(&mut self) {
+        self.since = None;
+        self.spent = true;
+        self.end_episode();
+    }
+
+    /// A counted address failed silently. `window` is the longest interval involved; failures older than it
+    /// are of another story. `next` yields the first address from a given one on that counts and passes, `all`
+    /// every checked one. Whether the fault is now taken to be here.
+    pub(super) fn silent_failure(
+        &mut self,
+        address: IpAddr,
+        now: Time,
+        window: Duration,
+        next: impl Fn(Option<IpAddr>, &dyn Fn(IpAddr) -> bool) -> Option<IpAddr>,
+        all: impl FnOnce() -> Vec<Witness>,
+    ) -> bool {
+        if self.since.is_some() || self.spent {
+            return false;
+        }
+        if self.silent.is_empty() {
+            self.began = now;
+        } else if now.since(self.began) > window {
+            self.silent.retain(|_, first| now.since(*first) <= window);
+            self.began = self.silent.values().min().copied().unwrap_or(now);
+            self.searched = None;
+        }
+        self.silent.entry(address).or_insert(now);
+        // All before `searched` have failed; one that has not is witness enough to stop at.
+        let unheard = |other: IpAddr| !self.silent.contains_key(&other);
+        if let Some(witness) = next(self.searched, &unheard) {
+            self.searched = Some(witness);
+            return false;
+        }
+        let counted: Vec<Witness> =
+            all().into_iter().filter(|one| one.counts || self.silent.contains_key(&one.address)).collect();
+        if let Some(witness) = counted.iter().find(|counted| !self.silent.contains_key(&counted.address)) {
+            self.searched = Some(witness.address);
+            return false;
+        }
+        if !two_hosts(&counted) {
+            return false;
+        }
+        self.since = Some(now);
+        true
+    }
+
+    fn end_episode(&mut self) {
+        if !self.silent.is_empty() {
+            self.silent.clear();
+            self.episode += 1;
+        }
+        self.searched = None;
+    }
+}
+
+impl Roster {
+    /// Whether a failure of an address counts: not drained, not down before.
+    pub(super) fn counts(&self, address: IpAddr, users: &[(usize, usize)]) -> bool {
+        users.iter().any(|&(name, candidate)| {
+            let endpoints = self.names.get(name).map(|name| name.endpoints.as_slice()).unwrap_or_default();
+            endpoints.iter().any(|e| {
+                let own = e.candidate == candidate && e.address == address;
+                own && e.effect.drained.is_none() && e.health.state != State::Down
+            })
+        })
+    }
+
+    /// Whether an address has a say now: by its state, or since it proved a working path a moment ago, even
+    /// by refusing.
+    fn address_counts(&self, address: IpAddr, now: Time, window: Duration) -> bool {
+        let mut targets = self.by_address.get(&address).into_iter().flatten().filter_map(|id| self.targets.get(id));
+        targets
+            .any(|target| target.proof.is_some_and(|at| now.since(at) <= window) || self.counts(address, &target.users))
+    }
+
+    pub(super) fn silent_failure(&mut self, address: IpAddr, took: Duration, now: Time) {
+        let window = self.longest_interval.mul_f64(1.1) + took;
+        let mut fault = std::mem::take(&mut self.fault);
+        let next = |from: Option<IpAddr>, unheard: &dyn Fn(IpAddr) -> bool| {
+            let range = from.map_or(Bound::Unbounded, Bound::Included);
+            let mut rest = self.by_address.range((range, Bound::Unbounded)).map(|(address, _)| *address);
+            rest.find(|&other| unheard(other) && self.address_counts(other, now, window))
+        };
+        let all = || {
+            let addresses = self.by_address.iter();
+            let witness = |(address, ids): (&IpAddr, &Vec<TargetId>)| Witness {
+                address: *address,
+                hosts: self.hosts_of(ids),
+                counts: self.address_counts(*address, now, window),
+            };
+            addresses.map(witness).collect()
+        };
+        let here = fault.silent_failure(address, now, window, next, all);
+        self.fault = fault;
+        if here {
+            self.hold(now);
+        }
+    }
+
+    fn hosts_of(&self, targets: &[TargetId]) -> Vec<Arc<str>> {
+        let users = targets.iter().filter_map(|id| self.targets.get(id)).flat_map(|target| &target.users);
+        let hosts: BTreeSet<Arc<str>> = users
+            .filter_map(|&(name, candidate)| self.names.get(name)?.spec.candidates.get(candidate))
+            .map(|candidate| match &candidate.host {
+                Host::Name(name) => Arc::clone(name),
+                Host::Address(address) => address.to_string().into(),
+            })
+            .collect();
+        hosts.into_iter().collect()
+    }
+
+    /// The fault is here: what was answered before is put back, and what failed meanwhile is unknown.
+    fn hold(&mut self, now: Time) {
+        let episode = self.fault.episode();
+        for (index, name) in self.names.iter_mut().enumerate() {
+            if !name.endpoints.iter().any(|endpoint| self.fault.involves(endpoint.address)) {
+                continue;
+            }
+            for family in &mut name.families {
+                let before = family.before_episode.take().filter(|(kept, _)| Some(*kept) == episode);
+                let plan = before.map_or_else(|| family.plan.clone(), |(_, plan)| plan);
+                family.held = family.decided.then_some(plan);
+            }
+            let held: Vec<IpAddr> =
+                name.families.iter().filter_map(|family| family.held.as_ref()).flat_map(Plan::addresses).collect();
+            for endpoint in &mut name.endpoints {
+                if !self.fault.involves(endpoint.address) || endpoint.checks.is_empty() {
+                    continue;
+                }
+                if endpoint.health.state == State::Down {
+                    endpoint.forget(true, now);
+                    endpoint.keeps_place = held.contains(&endpoint.address);
+                } else {
+                    endpoint.health.failures = 0;
+                    endpoint.dirty = true;
+                }
+            }
+            self.dirty.insert(index);
+            self.unwritten.insert(index);
+        }
+        let reason = "every checked address fails without a sign of life: the fault is taken to be this host's own \
+                      network, answers are held";
+        let end = now.after(HOLD);
+        self.events.push(Event::new(now, EventKind::LocalFault, format!("{reason} until {} at most", utc(end))));
+        self.timer(end, Timer::Fault);
+    }
+
+    pub(super) fn network_works(&mut self, now: Time, how: &str) {
+        if self.fault.proof() {
+            self.release(now, format!("{how}: this host's network works again, everything is checked"));
+        }
+    }
+
+    pub(super) fn release(&mut self, now: Time, reason: String) {
+        for (index, name) in self.names.iter_mut().enumerate() {
+            for family in &mut name.families {
+                if family.held.take().is_some() {
+                    self.dirty.insert(index);
+                }
+            }
+        }
+        self.events.push(Event::new(now, EventKind::LocalFault, reason));
+        self.check_everything(now);
+    }
+}
+
+/// Whether two of the addresses have no host in common.
+fn two_hosts(counted: &[Witness]) -> bool {
+    // If all share a host with the first, another pair may still be apart; sets are small and the first
+    // disjoint pair ends the search.
+    counted.iter().enumerate().any(|(at, one)| {
+        let hosts: HashSet<&Arc<str>> = one.hosts.iter().collect();
+        counted[at + 1..].iter().any(|other| other.hosts.iter().all(|host| !hosts.contains(host)))
+    })
+}

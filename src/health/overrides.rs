@@ -1,0 +1,290 @@
+//! What operators and drain records say about candidates: drained, held up, pinned, bypassed.
+//!
+//! A row for one name beats a row for all names; among rows of one reach a drain beats a forced state. A
+//! drain record speaks like a row for all names, so that a row for the name on this host can overrule it.
+//! The real state of an address is never touched: an effect only masks it.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::events::utc;
+use super::{Host, Override, OverrideKind, Time};
+
+/// Strings of one drain record that are read at most: more is a mistake in the zone.
+const MAX_DRAIN_STRINGS: usize = 1000;
+
+/// What is said about one endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// Taken out: until when and by whom, in words.
+    pub drained: Option<String>,
+    /// Held up.
+    pub forced: bool,
+}
+
+/// The rows that have not expired, ready to be asked.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    rows: Vec<Override>,
+    by_target: HashMap<Target, Vec<usize>>,
+}
+
+/// What a row is about, normalised.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// An address, in any of its spellings.
+    Address(IpAddr),
+    /// A candidate's name, lower case, without a trailing dot.
+    Name(String),
+}
+
+impl Target {
+    /// Reads a row's target as an operator types it.
+    pub fn parse(text: &str) -> Target {
+        let text = text.trim();
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        IpAddr::from_str(bare).map_or_else(|_| Target::Name(normal_name(text)), Target::Address)
+    }
+
+    /// Whether it means this candidate or this address of it.
+    pub fn matches(&self, host: &Host, address: IpAddr) -> bool {
+        match self {
+            Target::Address(target) => *target == address,
+            Target::Name(target) => matches!(host, Host::Name(name) if **name == **target),
+        }
+    }
+}
+
+impl Overrides {
+    /// The rows that hold at `now`.
+    pub fn new(rows: Vec<Override>, now: Time) -> Overrides {
+        let mut overrides = Overrides::default();
+        for mut row in rows {
+            if row.expires_at.is_some_and(|end| end <= now) {
+                continue;
+            }
+            row.name = row.name.as_deref().map(normal_name);
+            if let Some(target) = row.target.as_deref().map(Target::parse) {
+                overrides.by_target.entry(target).or_default().push(overrides.rows.len());
+            }
+            overrides.rows.push(row);
+        }
+        overrides
+    }
+
+    /// The rows that hold.
+    pub fn rows(&self) -> &[Override] {
+        &self.rows
+    }
+
+    /// When the first of them ends by itself.
+    pub fn next_expiry(&self) -> Option<Time> {
+        self.rows.iter().filter_map(|row| row.expires_at).min()
+    }
+
+    /// What the rows and a drain record say about one endpoint of a name.
+    pub fn effect(&self, name: &str, host: &Host, address: IpAddr, record: Option<&DrainList>) -> Effect {
+        let mut targets = vec![Target::Address(address)];
+        if let Host::Name(host) = host {
+            targets.push(Target::Name(host.to_string()));
+        }
+        let rows: Vec<&Override> = targets
+            .iter()
+            .filter_map(|target| self.by_target.get(target))
+            .flatten()
+            .map(|&at| &self.rows[at])
+            .collect();
+        let find = |kind: OverrideKind, own: bool| {
+            rows.iter().rev().find(|row| {
+                row.kind == kind && if own { row.name.as_deref() == Some(name) } else { row.name.is_none() }
+            })
+        };
+        for own in [true, false] {
+            if let Some(row) = find(OverrideKind::Drain, own) {
+                return Effect { drained: Some(row_words(row)), forced: false };
+            }
+            if !own && let Some(words) = record.and_then(|record| record.words(host, address)) {
+                return Effect { drained: Some(words), forced: false };
+            }
+            if find(OverrideKind::ForceUp, own).is_some() {
+                return Effect { drained: None, forced: true };
+            }
+        }
+        Effect::default()
+    }
+
+    /// The newest pin of a name; a row for the name before one for all.
+    pub fn pins(&self, name: &str) -> impl Iterator<Item = (&Override, Target)> {
+        let mut pins: Vec<&Override> = self.of_kind(OverrideKind::Pin, name).collect();
+        pins.sort_by_key(|row| std::cmp::Reverse((row.name.is_some(), row.id)));
+        pins.into_iter().filter_map(|row| Some((row, Target::parse(row.target.as_deref()?))))
+    }
+
+    /// Whether the name is forwarded.
+    pub fn bypasses(&self, name: &str) -> bool {
+        self.of_kind(OverrideKind::Bypass, name).next().is_some()
+    }
+
+    fn of_kind(&self, kind: OverrideKind, name: &str) -> impl Iterator<Item = &Override> {
+        self.rows.iter().filter(move |row| row.kind == kind && row.name.as_deref().is_none_or(|row| row == name))
+    }
+}
+
+/// `until … by …: why` of a row, as far as it says so.
+pub fn row_words(row: &Override) -> String {
+    let mut words: Vec<String> = Vec::new();
+    words.push(row.expires_at.map_or_else(|| "until undone".to_owned(), |end| format!("until {}", utc(end))));
+    words.extend(row.created_by.as_deref().map(|who| format!("by {who}")));
+    let words = words.join(" ");
+    match &row.reason {
+        Some(reason) => format!("{words}: {reason}"),
+        None => words,
+    }
+}
+
+/// Lower case, no trailing dot: how names are compared.
+fn normal_name(name: &str) -> String {
+    name.trim().trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// What a drain record lists.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DrainList {
+    entries: Vec<(Target, Option<Time>)>,
+    record: String,
+}
+
+impl DrainList {
+    /// Reads the strings of a TXT record: `IP=ADDRESS` or `HOST=NAME`, each with an optional
+    /// `IpExpires=RFC3339` behind a blank, comma or semicolon, or in the next string. What cannot be read is
+    /// returned beside the list, in words.
+    pub fn parse(record: &str, strings: &[String], now: Time) -> (DrainList, Vec<String>) {
+        let mut list = DrainList { entries: Vec::new(), record: record.to_owned() };
+        let mut problems = Vec::new();
+        for string in strings.iter().take(MAX_DRAIN_STRINGS) {
+            if let Err(problem) = list.read(string) {
+                problems.push(format!("{string:?}: {problem}"));
+            }
+        }
+        list.entries.retain(|(_, end)| end.is_none_or(|end| end > now));
+        (list, problems)
+    }
+
+    /// When the first of its entries ends by itself.
+    pub fn next_expiry(&self) -> Option<Time> {
+        self.entries.iter().filter_map(|(_, end)| *end).min()
+    }
+
+    /// Drops what has ended; whether there was any.
+    pub fn expire(&mut self, now: Time) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|(_, end)| end.is_none_or(|end| end > now));
+        self.entries.len() != before
+    }
+
+    /// The targets, for telling what came and went.
+    pub fn targets(&self) -> HashSet<&Target> {
+        self.entries.iter().map(|(target, _)| target).collect()
+    }
+
+    fn words(&self, host: &Host, address: IpAddr) -> Option<String> {
+        let (_, end) = self.entries.iter().find(|(target, _)| target.matches(host, address))?;
+        let until = end.map(|end| format!("until {} ", utc(end))).unwrap_or_default();
+        Some(format!("{until}by the record {}", self.record))
+    }
+
+    fn read(&mut self, string: &str) -> Result<(), String> {
+        let words = string.split([' ', ',', ';', '\t']).filter(|word| !word.is_empty());
+        let mut entry: Option<(Target, Option<Time>)> = None;
+        for word in words {
+            let (key, value) = word.split_once('=').ok_or("expected IP=ADDRESS or HOST=NAME")?;
+            match key.to_ascii_lowercase().as_str() {
+                "ip" | "host" if entry.is_some() => return Err("more than one IP or HOST".to_owned()),
+                "ip" => {
+                    let address = IpAddr::from_str(value).map_err(|_| format!("{value:?} is not an address"))?;
+                    entry = Some((Target::Address(address), None));
+                }
+                "host" if normal_name(value).is_empty() => return Err("HOST is empty".to_owned()),
+                "host" => entry = Some((Target::Name(normal_name(value)), None)),
+                "ipexpires" => {
+                    let end =
+                        jiff::Timestamp::from_str(value).map_err(|_| format!("{value:?} is not an RFC 3339 time"))?;
+                    let end = Time(u64::try_from(end.as_millisecond()).unwrap_or(0));
+                    // In a string of its own it belongs to the one before.
+                    let target = entry.as_mut().or(self.entries.last_mut()).ok_or("IpExpires without an IP")?;
+                    target.1 = Some(end);
+                }
+                _ => return Err(format!("unknown key {key:?}; IP, HOST and IpExpires are known")),
+            }
+        }
+        self.entries.extend(entry);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: i64, kind: OverrideKind, name: Option<&str>, target: &str) -> Override {
+        Override {
+            id,
+            kind,
+            name: name.map(str::to_owned),
+            target: Some(target.to_owned()),
+            expires_at: None,
+            reason: None,
+            created_by: None,
+            created_at: None,
+        }
+    }
+
+    #[test]
+    fn precedence() {
+        use OverrideKind::{Drain, ForceUp};
+        let host = Host::Name("db1.example".into());
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let own = Some("api.example");
+        for (rows, drained, forced) in [
+            (vec![], false, false),
+            (vec![(Drain, None, "db1.example")], true, false),
+            (vec![(Drain, own, "DB1.Example.")], true, false),
+            (vec![(Drain, None, "10.0.0.1")], true, false),
+            (vec![(Drain, None, "10.0.0.2")], false, false),
+            (vec![(Drain, Some("other.example"), "10.0.0.1")], false, false),
+            (vec![(ForceUp, None, "10.0.0.1")], false, true),
+            (vec![(ForceUp, None, "10.0.0.1"), (Drain, None, "db1.example")], true, false),
+            (vec![(ForceUp, own, "10.0.0.1"), (Drain, None, "db1.example")], false, true),
+            (vec![(ForceUp, None, "10.0.0.1"), (Drain, own, "db1.example")], true, false),
+        ] {
+            let rows: Vec<Override> = rows.iter().map(|&(kind, name, target)| row(1, kind, name, target)).collect();
+            let effect = Overrides::new(rows.clone(), Time(0)).effect("api.example", &host, address, None);
+            assert_eq!((effect.drained.is_some(), effect.forced), (drained, forced), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn drain_records() {
+        let strings: Vec<String> = [
+            "IP=10.0.0.1",
+            "HOST=B.example. IpExpires=2023-11-14T22:13:20Z",
+            "IP=2001:db8::1",
+            "IpExpires=2033-11-14T22:13:20+01:00",
+            "IP=10.0.0.300",
+            "nonsense",
+            "PORT=1",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let (mut list, problems) = DrainList::parse("d.example", &strings, Time(0));
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert_eq!(list.targets().len(), 3);
+        let b = Host::Name("b.example".into());
+        assert!(list.words(&b, "10.9.9.9".parse().unwrap()).is_some_and(|words| words.contains("2023")));
+        assert_eq!(list.next_expiry(), Some(Time(1_700_000_000_000)));
+        assert!(list.expire(Time(1_700_000_000_000)));
+        assert!(list.words(&b, "10.9.9.9".parse().unwrap()).is_none());
+        assert!(!list.expire(Time(1_700_000_000_000)));
+    }
+}

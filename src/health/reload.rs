@@ -1,0 +1,345 @@
+//! Fits the roster to a configuration, to the state file, and to addresses that come and go.
+//!
+//! What did not change (name, host, address, checks) keeps everything it knows; what is checked differently
+//! keeps its place and counts as unknown; what is new is unknown; what is gone is taken out everywhere.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decide::{Basis, Plan};
+use super::endpoint::{Endpoint, EndpointCheck};
+use super::resolution::LookupKind;
+use super::roster::{FamilyState, Name, Roster, Timer};
+use super::{AnswerRecord, CandidateSpec, EndpointRecord, Family, Host, NameSpec, State, Time};
+
+impl Roster {
+    /// First load and reload: what is unchanged (name, host, address, checks) keeps everything. Decisions of
+    /// all names follow, since their indices may have changed.
+    pub fn configure(&mut self, specs: Vec<NameSpec>, now: Time) {
+        self.started.get_or_insert(now);
+        self.lookups.configure(wanted_lookups(&specs), now);
+        let mut old: HashMap<Arc<str>, Name> =
+            std::mem::take(&mut self.names).into_iter().map(|name| (Arc::clone(&name.spec.name), name)).collect();
+        self.detach_all();
+        self.host_users.clear();
+        self.index.clear();
+        self.dirty.clear();
+        self.unwritten.clear();
+        self.longest_interval = longest_interval(&specs);
+        for (index, spec) in specs.into_iter().enumerate() {
+            let before = old.remove(&spec.name);
+            self.index.insert(Arc::clone(&spec.name), index);
+            for host in spec.candidates.iter().map(|candidate| &candidate.host).chain(&spec.fallback) {
+                if let Host::Name(host) = host {
+                    self.host_users.entry(Arc::clone(host)).or_default().insert(index);
+                }
+            }
+            let name = self.adopt(spec, before, now);
+            self.names.push(name);
+            self.attach_all(index, now);
+            self.dirty.insert(index);
+            self.unwritten.insert(index);
+        }
+        for (name, gone) in old {
+            self.removed.extend(gone.endpoints.iter().filter_map(|endpoint| {
+                Some((Arc::clone(&name), gone.spec.candidates.get(endpoint.candidate)?.host.clone(), endpoint.address))
+            }));
+            self.removed_names.push(name);
+        }
+        self.drop_all_unused();
+        let records: BTreeSet<&Arc<str>> =
+            self.names.iter().filter_map(|name| name.spec.drain_record.as_ref()).collect();
+        self.drains.retain(|record, _| records.contains(record));
+        self.clear_timers();
+        self.apply_effects();
+        let hosts: Vec<Arc<str>> = self.host_users.keys().cloned().collect();
+        for host in hosts {
+            self.watch_hold(&host, now);
+        }
+        for index in 0..self.names.len() {
+            let targets: Vec<_> =
+                self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
+            for target in targets {
+                self.hasten(target, now);
+            }
+            self.watch_staleness(index);
+        }
+    }
+
+    /// Warm start: to be called once, after the first `configure`.
+    pub fn restore(&mut self, endpoints: &[EndpointRecord], answers: &[AnswerRecord], now: Time) {
+        for record in endpoints {
+            if let (Some(&index), Host::Name(host)) = (self.index.get(&record.name), &record.host) {
+                let known = self.names[index].hosts().any(|candidate| candidate == host);
+                if known {
+                    self.lookups.restore(
+                        host,
+                        record.address,
+                        record.resolved_at.unwrap_or(now).min(now),
+                        record.stale,
+                    );
+                }
+            }
+        }
+        let hosts: Vec<Arc<str>> = self.host_users.keys().cloned().collect();
+        for host in hosts {
+            self.sync_host(&host, now);
+        }
+        for record in endpoints {
+            self.restore_endpoint(record, now);
+        }
+        for record in answers {
+            self.restore_answer(record);
+        }
+        for index in 0..self.names.len() {
+            self.watch_staleness(index);
+        }
+    }
+
+    fn restore_endpoint(&mut self, record: &EndpointRecord, now: Time) {
+        let Some(&index) = self.index.get(&record.name) else { return };
+        let name = &mut self.names[index];
+        let candidates = &name.spec.candidates;
+        let same = |e: &&mut Endpoint| {
+            e.address == record.address && candidates.get(e.candidate).is_some_and(|c| c.host == record.host)
+        };
+        let Some(endpoint) = name.endpoints.iter_mut().find(same) else { return };
+        endpoint.restore(record, &name.spec.policy, now);
+        name.cold &= record.last_check.is_none();
+        if endpoint.health.state == State::Unknown {
+            return;
+        }
+        // Every host of a fleet keeps its own place in the interval through a restart of all of them.
+        let due = record.last_check.unwrap_or(now).after(endpoint.interval).max(now);
+        let (targets, interval): (Vec<_>, Duration) =
+            (endpoint.checks.iter().map(|check| check.target).collect(), endpoint.interval);
+        for target in targets {
+            self.resume_pace(target, due, interval);
+        }
+    }
+
+    fn restore_answer(&mut self, record: &AnswerRecord) {
+        let Some(&index) = self.index.get(&record.name) else { return };
+        let name = &mut self.names[index];
+        let family = &mut name.families[record.family.index()];
+        family.addresses = record.addresses.clone();
+        family.last_good = record.last_good.clone();
+        family.since = record.since;
+        family.reason = record.reason.clone();
+        let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
+        let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
+        if !record.addresses.is_empty() {
+            family.plan = Plan::Addresses { turns: vec![record.addresses.clone()], stale: false };
+            (family.basis, family.decided) = (Basis::Ranked, true);
+        } else if empty(Basis::Empty) {
+            (family.plan, family.basis, family.decided) = (Plan::Empty, Basis::Empty, true);
+        } else if empty(Basis::NoAddress) {
+            (family.plan, family.basis, family.decided) = (Plan::Empty, Basis::NoAddress, true);
+            let hosts: Vec<Arc<str>> = name.hosts().cloned().collect();
+            for host in &hosts {
+                self.lookups.restore_empty(host, record.family);
+            }
+        }
+    }
+
+    /// A name as the new configuration has it, with what is known of it.
+    fn adopt(&mut self, spec: NameSpec, before: Option<Name>, now: Time) -> Name {
+        let fresh = || Name {
+            spec: spec.clone(),
+            endpoints: Vec::new(),
+            families: [FamilyState::default(), FamilyState::default()],
+            last_asked: now,
+            cold: true,
+            told: None,
+            stale_timer: false,
+        };
+        let mut name = before.unwrap_or_else(fresh);
+        let old_spec = std::mem::replace(&mut name.spec, spec);
+        let mut old: Vec<Option<Endpoint>> = std::mem::take(&mut name.endpoints).into_iter().map(Some).collect();
+        (name.told, name.stale_timer) = (None, false);
+        for family in &mut name.families {
+            family.unwritten = true;
+        }
+        for (position, candidate) in name.spec.candidates.iter().enumerate() {
+            for address in self.addresses_of(&candidate.host, name.spec.resolve_hold, now) {
+                let kept = old.iter_mut().find(|slot| {
+                    slot.as_ref().is_some_and(|e| {
+                        e.address == address
+                            && old_spec.candidates.get(e.candidate).is_some_and(|c| c.host == candidate.host)
+                    })
+                });
+                let mut endpoint = match kept.and_then(Option::take) {
+                    Some(endpoint) => carry_over(endpoint, &old_spec, position, candidate, &name.spec, now),
+                    None => Endpoint::new(position, address, candidate, &name.spec.pace, now),
+                };
+                self.mark_resolution(&mut endpoint, &candidate.host);
+                name.endpoints.push(endpoint);
+            }
+        }
+        self.removed.extend(old.into_iter().flatten().filter_map(|e| {
+            Some((Arc::clone(&name.spec.name), old_spec.candidates.get(e.candidate)?.host.clone(), e.address))
+        }));
+        name
+    }
+
+    /// Makes the endpoints of a host name's candidates agree with its addresses.
+    pub(super) fn sync_host(&mut self, host: &Arc<str>, now: Time) {
+        let users: Vec<usize> = self.host_users.get(host).into_iter().flatten().copied().collect();
+        let longest = users.iter().map(|&index| self.names[index].spec.resolve_hold).max().unwrap_or_default();
+        self.lookups.expire(host, longest, now);
+        for index in users {
+            self.sync_name(index, host, now);
+        }
+        self.watch_hold(host, now);
+    }
+
+    fn sync_name(&mut self, index: usize, host: &Arc<str>, now: Time) {
+        let spec = self.names[index].spec.clone();
+        // A fallback name or a first look-up without addresses changes the answer too.
+        self.dirty.insert(index);
+        self.unwritten.insert(index);
+        for (position, candidate) in spec.candidates.iter().enumerate() {
+            if !matches!(&candidate.host, Host::Name(name) if name == host) {
+                continue;
+            }
+            let wanted = self.addresses_of(&candidate.host, spec.resolve_hold, now);
+            let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
+            endpoints.retain(|endpoint| {
+                let stays = endpoint.candidate != position || wanted.contains(&endpoint.address);
+                if !stays {
+                    for check in &endpoint.checks {
+                        self.detach(check.target, (index, position));
+                    }
+                    self.removed.push((Arc::clone(&spec.name), candidate.host.clone(), endpoint.address));
+                }
+                stays
+            });
+            for address in wanted {
+                if !endpoints.iter().any(|e| e.candidate == position && e.address == address) {
+                    endpoints.push(Endpoint::new(position, address, candidate, &spec.pace, now));
+                }
+            }
+            for endpoint in endpoints.iter_mut().filter(|e| e.candidate == position) {
+                self.mark_resolution(endpoint, &candidate.host);
+            }
+            endpoints.sort_by_key(|endpoint| endpoint.candidate);
+            self.names[index].endpoints = endpoints;
+        }
+        self.attach_all(index, now);
+        self.apply_effects_to(index);
+    }
+
+    /// Gives every endpoint of a name its targets.
+    fn attach_all(&mut self, index: usize, now: Time) {
+        let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
+        for endpoint in &mut endpoints {
+            let user = (index, endpoint.candidate);
+            let Some(candidate) = self.names[index].spec.candidates.get(endpoint.candidate) else { continue };
+            let checks: Vec<_> = candidate.checks.iter().filter(|check| !check.is_none).cloned().collect();
+            let attached = endpoint.checks.iter().all(|check| self.is_user(check.target, user));
+            if endpoint.checks.len() == checks.len() && attached {
+                continue;
+            }
+            endpoint.checks = checks
+                .iter()
+                .map(|check| EndpointCheck::new(self.attach(user, endpoint.address, check, now)))
+                .collect();
+        }
+        self.names[index].endpoints = endpoints;
+    }
+
+    /// Addresses of a candidate that a name with this hold still keeps.
+    fn addresses_of(&self, host: &Host, hold: Duration, now: Time) -> Vec<IpAddr> {
+        let host = match host {
+            Host::Address(address) => return vec![*address],
+            Host::Name(host) => host,
+        };
+        let Some(entry) = self.lookups.get(host) else { return Vec::new() };
+        let kept =
+            |address: IpAddr| entry.failing[Family::of(address).index()].is_none_or(|since| now.since(since) < hold);
+        entry.addresses.iter().map(|known| known.address).filter(|address| kept(*address)).collect()
+    }
+
+    fn mark_resolution(&self, endpoint: &mut Endpoint, host: &Host) {
+        let Host::Name(host) = host else { return };
+        let Some(entry) = self.lookups.get(host) else { return };
+        let seen = entry.addresses.iter().find(|known| known.address == endpoint.address).map(|known| known.seen);
+        let stale = entry.failing[Family::of(endpoint.address).index()].is_some();
+        endpoint.dirty |= endpoint.stale != stale || endpoint.resolved_at != seen;
+        (endpoint.stale, endpoint.resolved_at) = (stale, seen);
+    }
+
+    /// Sees to it that addresses of a host that does not resolve are dropped in time.
+    fn watch_hold(&mut self, host: &Arc<str>, now: Time) {
+        let Some(entry) = self.lookups.get(host) else { return };
+        let known = |family: Family| entry.addresses.iter().any(|known| Family::of(known.address) == family);
+        let failing: Vec<Time> =
+            Family::BOTH.into_iter().filter(|f| known(*f)).filter_map(|f| entry.failing[f.index()]).collect();
+        let users = self.host_users.get(host).into_iter().flatten();
+        let holds: BTreeSet<Duration> = users.map(|&index| self.names[index].spec.resolve_hold).collect();
+        for since in failing {
+            for end in holds.iter().map(|hold| since.after(*hold)).filter(|end| *end > now) {
+                self.timer(end, Timer::Hold(Arc::clone(host)));
+            }
+        }
+    }
+}
+
+/// What a reload makes of an endpoint whose host and address are as before.
+fn carry_over(
+    mut endpoint: Endpoint,
+    old_spec: &NameSpec,
+    position: usize,
+    candidate: &CandidateSpec,
+    spec: &NameSpec,
+    now: Time,
+) -> Endpoint {
+    let old_checks = old_spec.candidates.get(endpoint.candidate).map(|candidate| &candidate.checks);
+    if old_checks != Some(&candidate.checks) {
+        let mut new = Endpoint::new(position, endpoint.address, candidate, &spec.pace, now);
+        if new.health.state == State::Unknown {
+            endpoint.forget(false, now);
+            new.health = endpoint.health;
+            new.keeps_place = endpoint.keeps_place;
+        }
+        (new.rank, new.chosen) = (endpoint.rank, endpoint.chosen);
+        return new;
+    }
+    endpoint.candidate = position;
+    endpoint.dirty = true;
+    if old_spec.policy.latency != spec.policy.latency {
+        endpoint.change_latency(spec.policy.latency);
+    }
+    endpoint.weigh(&spec.policy);
+    endpoint
+}
+
+/// Every host name and drain record with the shortest interval that a name wants.
+fn wanted_lookups(specs: &[NameSpec]) -> HashMap<(Arc<str>, LookupKind), Duration> {
+    let mut wants: HashMap<(Arc<str>, LookupKind), Duration> = HashMap::new();
+    let mut want = |host: &Arc<str>, kind: LookupKind, interval: Duration| {
+        let wanted = wants.entry((Arc::clone(host), kind)).or_insert(interval);
+        *wanted = interval.min(*wanted);
+    };
+    for spec in specs {
+        for host in spec.candidates.iter().map(|candidate| &candidate.host).chain(&spec.fallback) {
+            if let Host::Name(host) = host {
+                want(host, LookupKind::Addresses, spec.resolve_interval);
+            }
+        }
+        if let Some(record) = &spec.drain_record {
+            want(record, LookupKind::DrainText, spec.resolve_interval);
+        }
+    }
+    wants
+}
+
+fn longest_interval(specs: &[NameSpec]) -> Duration {
+    let intervals = specs.iter().map(|spec| {
+        let idle = if spec.pace.idle_after.is_zero() { Duration::ZERO } else { spec.pace.idle_interval };
+        spec.pace.interval.max(idle)
+    });
+    intervals.max().unwrap_or_default()
+}

@@ -1,0 +1,333 @@
+//! What is known of a name, settled: its decision, the event that tells of a change, the records to write.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::decide::{Answered, Basis, Decision, FamilyDecision, Plan, Ranked, View, decide};
+use super::events::place;
+use super::overrides::{Target, row_words};
+use super::rank::{Ranking, Sharer};
+use super::roster::{Name, Records, Roster};
+use super::{AnswerRecord, Event, EventKind, Family, Host, State, Time};
+
+/// Addresses named in one event at most: a line that nobody can read tells nothing.
+const TOLD_ADDRESSES: usize = 8;
+
+impl Roster {
+    /// Ranks a name again. Its decision, if it differs from the last one that was taken.
+    pub(super) fn decide_name(&mut self, index: usize, now: Time) -> Option<Decision> {
+        let name = self.names.get(index)?;
+        let by_family = Family::BOTH.map(|family| indices_of(name, family));
+        let view = self.view(name, &by_family);
+        let answered = decide(&view);
+        let reasons = Family::BOTH.map(|family| {
+            let (state, new) = (&name.families[family.index()], &answered[family.index()]);
+            let changed = !state.decided || state.plan != new.plan || state.basis != new.basis;
+            let error = |address| {
+                let endpoint = name.endpoints.iter().find(|endpoint| endpoint.address == address)?;
+                endpoint.last_error.as_deref().map(str::to_owned)
+            };
+            changed.then(|| view.reason(family, new, error))
+        });
+        drop(view);
+        let waiting = self.warm_up(index);
+        let bypass = self.overrides.bypasses(&self.names[index].spec.name);
+        let mut changed = false;
+        for ((family, answered), reason) in Family::BOTH.into_iter().zip(&answered).zip(reasons) {
+            self.take_places(index, &by_family[family.index()], answered);
+            changed |= self.take_answer(index, family, answered, reason, now);
+        }
+        let name = &mut self.names[index];
+        changed |= name.told != Some((bypass, waiting));
+        name.told = Some((bypass, waiting));
+        let name = &self.names[index];
+        let mut answered = answered.into_iter();
+        changed.then(|| Decision {
+            name: index,
+            bypass,
+            waiting,
+            families: Family::BOTH.map(|family| {
+                let ranking = answered.next().map(|answered| answered.ranking).unwrap_or_default();
+                family_decision(name, family, &by_family[family.index()], ranking)
+            }),
+        })
+    }
+
+    /// Has the next [`Roster::take_records`] give everything: the state file is new.
+    pub fn rewrite(&mut self) {
+        for (index, name) in self.names.iter_mut().enumerate() {
+            name.endpoints.iter_mut().for_each(|endpoint| endpoint.dirty = true);
+            name.families.iter_mut().for_each(|family| family.unwritten = true);
+            self.unwritten.insert(index);
+        }
+    }
+
+    /// The name with this index and the candidate behind one of its addresses; of several the one that ranks
+    /// first.
+    pub fn endpoint_of(&self, name: usize, address: IpAddr) -> Option<(Arc<str>, Host)> {
+        let name = self.names.get(name)?;
+        let endpoints = name.endpoints.iter().filter(|endpoint| endpoint.address == address);
+        let first = endpoints.min_by_key(|endpoint| endpoint.rank.unwrap_or(u32::MAX))?;
+        let candidate = name.spec.candidates.get(first.candidate)?;
+        Some((Arc::clone(&name.spec.name), candidate.host.clone()))
+    }
+
+    /// Records to write since the last call. To be called after `take_decisions`.
+    pub fn take_records(&mut self) -> Records {
+        let mut records = Records {
+            removed: std::mem::take(&mut self.removed),
+            removed_names: std::mem::take(&mut self.removed_names),
+            ..Records::default()
+        };
+        for index in std::mem::take(&mut self.unwritten) {
+            let Some(Name { spec, endpoints, families, .. }) = self.names.get_mut(index) else { continue };
+            for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.dirty) {
+                endpoint.dirty = false;
+                if let Some(candidate) = spec.candidates.get(endpoint.candidate) {
+                    records.endpoints.push(endpoint.record(&spec.name, &candidate.host));
+                }
+            }
+            for (family, state) in Family::BOTH.into_iter().zip(families) {
+                if !std::mem::take(&mut state.unwritten) {
+                    continue;
+                }
+                records.answers.push(AnswerRecord {
+                    name: Arc::clone(&spec.name),
+                    family,
+                    addresses: state.addresses.clone(),
+                    basis: state.basis.as_str().to_owned(),
+                    reason: state.reason.clone(),
+                    since: state.since,
+                    last_good: state.last_good.clone(),
+                });
+            }
+        }
+        records
+    }
+
+    fn view<'a>(&'a self, name: &'a Name, by_family: &[Vec<usize>; 2]) -> View<'a> {
+        let spec = &name.spec;
+        let inputs = |indices: &Vec<usize>| {
+            let endpoints = indices.iter().map(|&i| &name.endpoints[i]);
+            endpoints.filter_map(|e| Some(e.input(spec.candidates.get(e.candidate)?))).collect()
+        };
+        let [v4, v6] = &name.families;
+        View {
+            policy: &spec.policy,
+            sharer: Sharer { machine: self.machine, name: &spec.name },
+            inputs: [inputs(&by_family[0]), inputs(&by_family[1])],
+            incumbent: [&v4.addresses, &v6.addresses],
+            last_good: [&v4.last_good, &v6.last_good],
+            looked_up: Family::BOTH.map(|family| self.looked_up(name, family)),
+            fallback: Family::BOTH.map(|family| self.fallback(name, family)),
+            pin: self.pin(name),
+            held: [v4.held.as_ref(), v6.held.as_ref()],
+        }
+    }
+
+    /// Whether it is known which addresses the candidates have in a family.
+    fn looked_up(&self, name: &Name, family: Family) -> bool {
+        let mut known = name.spec.candidates.iter().any(|candidate| matches!(candidate.host, Host::Address(_)));
+        for entry in name.hosts().filter_map(|host| self.lookups.get(host)) {
+            let succeeded = entry.succeeded[family.index()];
+            if !succeeded && !entry.finished {
+                return false;
+            }
+            known |= succeeded;
+        }
+        known
+    }
+
+    fn fallback(&self, name: &Name, family: Family) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for host in &name.spec.fallback {
+            let of_host = match host {
+                Host::Address(address) => vec![*address],
+                Host::Name(host) => {
+                    let entry = self.lookups.get(host);
+                    entry.map(|entry| entry.addresses.iter().map(|k| k.address).collect()).unwrap_or_default()
+                }
+            };
+            addresses.extend(of_host.into_iter().filter(|address| Family::of(*address) == family));
+        }
+        addresses.dedup();
+        addresses
+    }
+
+    /// The addresses of the pin that holds: of a host those that are not down, if there are any.
+    fn pin(&self, name: &Name) -> Option<([Vec<IpAddr>; 2], String)> {
+        for (row, target) in self.overrides.pins(&name.spec.name) {
+            let mut own: Vec<_> = name
+                .endpoints
+                .iter()
+                .filter(|e| {
+                    let candidate = name.spec.candidates.get(e.candidate);
+                    candidate.is_some_and(|candidate| target.matches(&candidate.host, e.address))
+                })
+                .collect();
+            own.sort_by_key(|e| (e.health.state == State::Down, e.rank.unwrap_or(u32::MAX)));
+            let any_better = own.first().is_some_and(|first| first.health.state != State::Down);
+            own.retain(|e| !any_better || e.health.state != State::Down);
+            let mut addresses: Vec<IpAddr> = own.iter().map(|e| e.address).collect();
+            // An address that is no candidate can be pinned for a name, in an emergency.
+            if let (Target::Address(address), true, true) = (&target, addresses.is_empty(), row.name.is_some()) {
+                addresses.push(*address);
+            }
+            if addresses.is_empty() {
+                continue;
+            }
+            let of = |family| {
+                let own = addresses.iter().copied().filter(|address| Family::of(*address) == family);
+                own.take(name.spec.policy.answers.max(1)).collect()
+            };
+            let words = format!("to {} {}", row.target.as_deref().unwrap_or_default(), row_words(row));
+            return Some((Family::BOTH.map(of), words));
+        }
+        None
+    }
+
+    /// A name is cold until something of it passed or everything failed.
+    fn warm_up(&mut self, index: usize) -> bool {
+        let name = &self.names[index];
+        let passed = name.endpoints.iter().any(|e| e.health.state == State::Up || e.effect.forced);
+        let resolved = name.hosts().all(|host| self.lookups.get(host).is_some_and(|entry| entry.finished));
+        let heard = name.endpoints.iter().all(|e| e.health.state != State::Unknown);
+        let cold = name.cold && !passed && !(resolved && heard);
+        self.names[index].cold = cold;
+        cold
+    }
+
+    /// Writes ranks and standings down.
+    fn take_places(&mut self, index: usize, family: &[usize], answered: &Answered) {
+        let given = answered.plan.addresses();
+        let endpoints = &mut self.names[index].endpoints;
+        for (rank, placed) in answered.ranking.places.iter().enumerate() {
+            let Some(endpoint) = family.get(placed.input).and_then(|&i| endpoints.get_mut(i)) else { continue };
+            let rank = u32::try_from(rank + 1).ok();
+            let chosen = given.contains(&endpoint.address);
+            if (endpoint.rank, endpoint.chosen, &endpoint.standing) != (rank, chosen, &placed.standing) {
+                (endpoint.rank, endpoint.chosen) = (rank, chosen);
+                endpoint.standing = placed.standing.clone();
+                endpoint.dirty = true;
+                self.unwritten.insert(index);
+            }
+        }
+    }
+
+    /// Takes an answer over; tells of it when it changed. Whether it differs.
+    fn take_answer(
+        &mut self,
+        index: usize,
+        family: Family,
+        answered: &Answered,
+        reason: Option<String>,
+        now: Time,
+    ) -> bool {
+        let episode = self.fault.episode();
+        let name = &mut self.names[index];
+        let state = &mut name.families[family.index()];
+        let addresses = answered.plan.addresses();
+        let fit = matches!(answered.basis, Basis::Ranked | Basis::Panic | Basis::Empty);
+        if fit && state.last_good != addresses {
+            state.last_good = addresses.clone();
+            state.unwritten = true;
+            self.unwritten.insert(index);
+        }
+        let Some(reason) = reason else { return false };
+        let first = !std::mem::replace(&mut state.decided, true);
+        let differs = state.plan != answered.plan;
+        let before = std::mem::replace(&mut state.plan, answered.plan.clone());
+        if let Some(episode) = episode.filter(|_| differs)
+            && state.before_episode.as_ref().is_none_or(|(kept, _)| *kept != episode)
+        {
+            state.before_episode = Some((episode, before.clone()));
+        }
+        state.basis = answered.basis;
+        state.unwritten = true;
+        self.unwritten.insert(index);
+        let old = std::mem::replace(&mut state.addresses, addresses);
+        let quiet = first && state.addresses.is_empty();
+        let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
+        if differs {
+            state.since = now;
+        }
+        state.reason.clone_from(&reason);
+        if !quiet && (old != state.addresses || kind_differs) {
+            let event = answer_event(name, family, &before, &old, reason, first, now);
+            self.events.push(event);
+        }
+        differs
+    }
+}
+
+/// The endpoints of a family, in their order.
+fn indices_of(name: &Name, family: Family) -> Vec<usize> {
+    (0..name.endpoints.len()).filter(|&i| Family::of(name.endpoints[i].address) == family).collect()
+}
+
+fn family_decision(name: &Name, family: Family, indices: &[usize], ranking: Ranking) -> FamilyDecision {
+    let state = &name.families[family.index()];
+    let ranked = ranking.places.into_iter().filter_map(|placed| {
+        let endpoint = name.endpoints.get(*indices.get(placed.input)?)?;
+        Some(Ranked {
+            host: name.spec.candidates.get(endpoint.candidate)?.host.clone(),
+            address: endpoint.address,
+            state: endpoint.health.state,
+            latency_ms: endpoint.health.latency_ms,
+            standing: placed.standing,
+        })
+    });
+    FamilyDecision {
+        family,
+        plan: state.plan.clone(),
+        basis: state.basis,
+        reason: state.reason.clone(),
+        since: state.since,
+        ranking: ranked.collect(),
+    }
+}
+
+fn answer_event(
+    name: &Name,
+    family: Family,
+    before: &Plan,
+    old: &[IpAddr],
+    reason: String,
+    first: bool,
+    now: Time,
+) -> Event {
+    let state = &name.families[family.index()];
+    let latency = |addresses: &[IpAddr]| {
+        let address = addresses.first()?;
+        name.endpoints.iter().find(|e| e.address == *address)?.health.latency_ms
+    };
+    let mut event = Event::new(now, EventKind::Answer, reason);
+    event.name = Some(Arc::clone(&name.spec.name));
+    event.family = Some(family);
+    event.before = (!first).then(|| describe(name, before, old));
+    event.after = Some(describe(name, &state.plan, &state.addresses));
+    (event.before_ms, event.after_ms) = (latency(old), latency(&state.addresses));
+    event
+}
+
+/// A plan in the words of an event.
+fn describe(name: &Name, plan: &Plan, addresses: &[IpAddr]) -> String {
+    match plan {
+        Plan::Addresses { .. } => {
+            let word = |address: &IpAddr| {
+                let endpoint = name.endpoints.iter().find(|e| e.address == *address);
+                let host = endpoint.and_then(|e| name.spec.candidates.get(e.candidate)).map(|c| &c.host);
+                host.map_or_else(|| address.to_string(), |host| place(host, *address))
+            };
+            let mut words: Vec<String> = addresses.iter().take(TOLD_ADDRESSES).map(word).collect();
+            if addresses.len() > TOLD_ADDRESSES {
+                words.push(format!("{} more", addresses.len() - TOLD_ADDRESSES));
+            }
+            words.join(", ")
+        }
+        Plan::Empty => "no address".to_owned(),
+        Plan::AllDown => "SERVFAIL".to_owned(),
+        Plan::NotReady => "not ready".to_owned(),
+        Plan::Forward => "forwarded".to_owned(),
+    }
+}

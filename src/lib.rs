@@ -1,4 +1,5 @@
 //! har: a host's own DNS daemon.
 
+pub mod config;
 pub mod dns;
 pub mod health;

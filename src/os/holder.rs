@@ -1,0 +1,101 @@
+//! Who holds a port: `/proc/net` tells the socket's inode, the descriptors under `/proc/*/fd` tell the process.
+//!
+//! Best effort: without root only one's own processes can be looked into.
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// A process that has a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// Its name, at most 15 bytes, as the kernel keeps it.
+    pub command: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.command, self.pid)
+    }
+}
+
+/// The process that keeps others from binding `address`, over UDP or TCP; one that listens on every address counts.
+pub fn find(address: SocketAddr, udp: bool) -> Option<Holder> {
+    let tables = if udp { ["/proc/net/udp", "/proc/net/udp6"] } else { ["/proc/net/tcp", "/proc/net/tcp6"] };
+    let inodes: Vec<u64> = tables
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|table| {
+            table.lines().skip(1).filter_map(|line| holding_inode(line, address, udp)).collect::<Vec<_>>()
+        })
+        .collect();
+    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    if links.is_empty() {
+        return None;
+    }
+    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        let holds = fs::read_dir(process.path().join("fd")).ok()?.flatten().any(|descriptor| {
+            let target = fs::read_link(descriptor.path()).unwrap_or_default();
+            links.iter().any(|link| target.as_os_str() == link.as_str())
+        });
+        let command = || fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim_end().to_owned();
+        holds.then(|| Holder { pid, command: command() })
+    })
+}
+
+/// The inode of a line of `/proc/net/{udp,tcp}{,6}` whose socket is in the way of `address`.
+fn holding_inode(line: &str, address: SocketAddr, udp: bool) -> Option<u64> {
+    /// `TCP_LISTEN`: connections of the same port are in nobody's way.
+    const LISTENING: &str = "0A";
+    let mut fields = line.split_ascii_whitespace();
+    let (ip, port) = fields.nth(1)?.split_once(':')?;
+    let state = fields.nth(1)?;
+    let inode = fields.nth(5)?.parse().ok()?;
+    let ip = parse_ip(ip)?;
+    let same = u16::from_str_radix(port, 16).ok()? == address.port()
+        && (ip.is_unspecified() || ip.to_canonical() == address.ip());
+    (same && (udp || state == LISTENING)).then_some(inode)
+}
+
+/// An address as the kernel prints it: groups of four bytes, each in this host's byte order.
+fn parse_ip(text: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for start in (0..text.len()).step_by(8) {
+        bytes.extend(u32::from_str_radix(text.get(start..start + 8)?, 16).ok()?.to_ne_bytes());
+    }
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?).into()),
+        16 => Some(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel() {
+        let local = u32::from_ne_bytes([127, 0, 0, 1]);
+        let line = |ip: String, state| {
+            format!(
+                "  12: {ip}:0035 00000000:0000 {state} 00000000:00000000 00:00000000 00000000   101        0 4711 2 0"
+            )
+        };
+        let address: SocketAddr = "127.0.0.1:53".parse().unwrap();
+        for (ip, state, udp, expected) in [
+            (format!("{local:08X}"), "07", true, Some(4711)),
+            ("00000000".to_owned(), "07", true, Some(4711)),
+            ("0".repeat(32), "0A", false, Some(4711)),
+            (format!("{local:08X}"), "01", false, None),
+            (format!("{:08X}", u32::from_ne_bytes([127, 0, 0, 53])), "07", true, None),
+            ("nonsense".to_owned(), "07", true, None),
+        ] {
+            assert_eq!(holding_inode(&line(ip.clone(), state), address, udp), expected, "{ip} {state}");
+        }
+        assert_eq!(holding_inode("", address, true), None);
+    }
+}

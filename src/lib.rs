@@ -3,3 +3,6 @@
 pub mod config;
 pub mod dns;
 pub mod health;
+pub mod mailbox;
+pub mod os;
+pub mod serve;

@@ -1,0 +1,125 @@
+//! One TCP connection to an upstream server: frames out, frames in (RFC 1035 section 4.2.2).
+//!
+//! It promises to hold at most two messages' worth of bytes in, and at most [`MOST_WAITING`] bytes out: a server that does not
+//! read is a server that failed.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Bytes that wait for the server to read them: some hundred pipelined queries.
+const MOST_WAITING: usize = 256 * 1024;
+/// Input buffer kept between messages; a larger answer's is given back.
+const KEPT: usize = 4096;
+
+/// One connection, open or being opened.
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// Frames not sent yet.
+    output: Vec<u8>,
+    connected: bool,
+    /// A frame that is not complete yet, its length included.
+    input: Vec<u8>,
+}
+
+impl Connection {
+    /// Begins to open a connection.
+    pub fn open(
+        server: SocketAddr,
+        source: Option<IpAddr>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Connection> {
+        let mut stream = match source {
+            None => TcpStream::connect(server)?,
+            Some(source) => {
+                let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_nonblocking(true)?;
+                socket.bind(&SocketAddr::new(source, 0).into())?;
+                match socket.connect(&server.into()) {
+                    Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(error),
+                    _ => TcpStream::from_std(socket.into()),
+                }
+            }
+        };
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Connection { stream, output: Vec::new(), connected: false, input: Vec::new() })
+    }
+
+    /// Sends a message, now or when the connection is there.
+    pub fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        let length = u16::try_from(message.len()).map_err(|_| ErrorKind::InvalidInput)?;
+        if self.output.len() + message.len() > MOST_WAITING {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        self.output.extend_from_slice(&length.to_be_bytes());
+        self.output.extend_from_slice(message);
+        if self.connected { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what waits, then reads until a message is complete. `None`: no more for now.
+    pub fn receive<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        if !self.connected {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error);
+            }
+            match self.stream.peer_addr() {
+                Ok(_) => {
+                    self.connected = true;
+                    // A query must not wait for the acknowledgement of the one before it.
+                    self.stream.set_nodelay(true)?;
+                }
+                Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        self.flush()?;
+        loop {
+            if let Some(length) = self.complete() {
+                let message = buffer.get_mut(..length).ok_or(ErrorKind::InvalidData)?;
+                message.copy_from_slice(self.input.get(2..2 + length).ok_or(ErrorKind::InvalidData)?);
+                self.input.drain(..2 + length);
+                if self.input.is_empty() && self.input.capacity() > KEPT {
+                    self.input = Vec::new();
+                }
+                return Ok(Some(message));
+            }
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.input.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes the connection out of the registry and closes it.
+    pub fn close(mut self, registry: &Registry) {
+        let _ = registry.deregister(&mut self.stream);
+    }
+
+    /// Length of the message at the start of the input, when it is all there.
+    fn complete(&self) -> Option<usize> {
+        let length = usize::from(u16::from_be_bytes(*self.input.first_chunk()?));
+        (self.input.len() >= length + 2).then_some(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => {
+                    self.output.drain(..length);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -6,3 +6,4 @@ pub mod health;
 pub mod mailbox;
 pub mod os;
 pub mod serve;
+pub mod store;

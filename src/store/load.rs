@@ -1,0 +1,313 @@
+//! Reading the state back, for a warm start and for the commands.
+//!
+//! A row that makes no sense is skipped: the state file is only a memory, and the next check knows better. In a
+//! file of a newer har each table is read as far as it is understood.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row};
+
+use super::batch::{CandidateRow, DaemonRow, EndpointKey, NameCounters, NameRow, UpstreamRow};
+use super::open::Store;
+use super::overrides;
+use super::repair::Trouble;
+use super::time::from_text;
+use crate::health::{AnswerRecord, EndpointRecord, Family, Host, Outcome, Override, State, Time};
+
+/// Everything the state file knows except results, summaries and events.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// The last daemon.
+    pub daemon: Option<DaemonRow>,
+    /// The names in the order of the file, with what was counted for them.
+    pub names: Vec<(NameRow, NameCounters)>,
+    /// The candidates, by name and place.
+    pub candidates: Vec<CandidateRow>,
+    /// Every address of every name, in the order of the ranking.
+    pub endpoints: Vec<EndpointRecord>,
+    /// How often each was chosen, beside `endpoints`.
+    pub times_chosen: Vec<(EndpointKey, u64)>,
+    /// What each name answered.
+    pub answers: Vec<AnswerRecord>,
+    /// What operators ordered, expired ones included.
+    pub overrides: Vec<Override>,
+    /// The upstreams with their counters.
+    pub upstreams: Vec<UpstreamRow>,
+    /// Totals that belong to no name.
+    pub counters: Vec<(String, u64)>,
+    /// What the log should say: overrides that make no sense, tables that could not be read.
+    pub notes: Vec<String>,
+}
+
+impl Store {
+    /// What the last daemon left. A file that turns out damaged is moved aside and begun anew (its overrides
+    /// are kept if they can be read), which a note tells.
+    pub fn load(&mut self) -> Stored {
+        let Some(connection) = &self.connection else { return Stored::default() };
+        let lenient = self.hindrance.is_some();
+        let error = match stored(connection, lenient) {
+            Ok(stored) => return stored,
+            Err(error) => error,
+        };
+        if Trouble::of(&error) != Trouble::Damaged || lenient {
+            let note = format!("the state file {} could not be read: {error}", self.path.display());
+            return Stored { notes: vec![note], ..Stored::default() };
+        }
+        let kept = overrides::read(connection).map(|(orders, _)| orders).unwrap_or_default();
+        let mut notes = vec![self.set_aside(&error.to_string())];
+        notes.extend(self.reopen());
+        if let Some(connection) = &self.connection {
+            for order in &kept {
+                if let Err(error) = overrides::insert(connection, order, Some(order.id)) {
+                    notes.push(format!("override {} was lost with the damaged state file: {error}", order.id));
+                }
+            }
+        }
+        Stored { overrides: kept, notes, ..Stored::default() }
+    }
+}
+
+/// Reads every table; with `lenient` one that cannot be read is a note, not an error.
+pub(super) fn stored(connection: &Connection, lenient: bool) -> rusqlite::Result<Stored> {
+    // One transaction, so that everything is of one moment.
+    let transaction = connection.unchecked_transaction()?;
+    let mut notes = Vec::new();
+    let mut strings = Strings::default();
+    let daemon = rows(connection, lenient, &mut notes, DAEMON, daemon)?.pop();
+    let names = rows(connection, lenient, &mut notes, NAMES, |row| name(row, &mut strings))?;
+    let candidates = rows(connection, lenient, &mut notes, CANDIDATES, |row| candidate(row, &mut strings))?;
+    let mut addresses = rows(connection, lenient, &mut notes, ADDRESSES, |row| address(row, &mut strings))?;
+    // Nearly in order already; SQLite's sorter would copy each wide row twice.
+    addresses.sort_by(|(a, _), (b, _)| ranking_order(a).cmp(&ranking_order(b)));
+    let answers = rows(connection, lenient, &mut notes, ANSWERS, |row| answer(row, &mut strings))?;
+    let upstreams = rows(connection, lenient, &mut notes, UPSTREAMS, upstream)?;
+    let counters = rows(connection, lenient, &mut notes, "SELECT key, value FROM counter ORDER BY key", |row| {
+        Ok(Some((row.get(0)?, count(row, 1)?)))
+    })?;
+    let overrides = match overrides::read(connection) {
+        Ok((orders, wrong)) => {
+            notes.extend(wrong);
+            orders
+        }
+        Err(error) if lenient => {
+            notes.push(format!("the overrides could not be read: {error}"));
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    transaction.commit()?;
+    let times_chosen = addresses.iter().map(|(record, times)| (EndpointKey::of(record), *times)).collect();
+    let endpoints = addresses.into_iter().map(|(record, _)| record).collect();
+    Ok(Stored { daemon, names, candidates, endpoints, times_chosen, answers, overrides, upstreams, counters, notes })
+}
+
+fn rows<T>(
+    connection: &Connection,
+    lenient: bool,
+    notes: &mut Vec<String>,
+    sql: &str,
+    mut parse: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+) -> rusqlite::Result<Vec<T>> {
+    let mut read = || {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        let mut parsed = Vec::new();
+        while let Some(row) = rows.next()? {
+            parsed.extend(parse(row)?);
+        }
+        Ok(parsed)
+    };
+    match read() {
+        Err(error) if lenient => {
+            notes.push(format!("a part of the state file could not be read: {error}"));
+            Ok(Vec::new())
+        }
+        read => read,
+    }
+}
+
+/// Texts that many rows share are kept once.
+#[derive(Default)]
+struct Strings(HashSet<Arc<str>>);
+
+impl Strings {
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+
+    fn host(&mut self, text: &str) -> Host {
+        match IpAddr::from_str(text) {
+            Ok(address) => Host::Address(address),
+            Err(_) => Host::Name(self.share(text)),
+        }
+    }
+}
+
+fn text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a str> {
+    Ok(row.get_ref(column)?.as_str()?)
+}
+
+fn optional_text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<Option<&'a str>> {
+    Ok(row.get_ref(column)?.as_str_or_null()?)
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Time>> {
+    Ok(optional_text(row, column)?.and_then(from_text))
+}
+
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
+
+fn small(row: &Row<'_>, column: usize) -> rusqlite::Result<u32> {
+    Ok(u32::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
+
+fn list<T: FromStr>(text: &str) -> Vec<T> {
+    text.split(' ').filter_map(|part| part.parse().ok()).collect()
+}
+
+fn family(text: &str) -> Option<Family> {
+    Family::BOTH.into_iter().find(|family| family.record() == text)
+}
+
+const DAEMON: &str = "SELECT version, pid, config, listen, started_at, heartbeat_at, stopped_at, note FROM daemon";
+
+fn daemon(row: &Row<'_>) -> rusqlite::Result<Option<DaemonRow>> {
+    Ok(Some(DaemonRow {
+        version: row.get(0)?,
+        pid: small(row, 1)?,
+        config: row.get(2)?,
+        listen: list(text(row, 3)?),
+        started_at: time(row, 4)?.unwrap_or_default(),
+        heartbeat_at: time(row, 5)?.unwrap_or_default(),
+        stopped_at: time(row, 6)?,
+        note: row.get(7)?,
+    }))
+}
+
+const NAMES: &str = "SELECT name, mode, select_by, ttl_s, interval_ms, queries_a, queries_aaaa, queries_other,
+    answers_ranked, answers_stale, answers_empty, answers_servfail, answers_forwarded FROM name ORDER BY position";
+
+fn name(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(NameRow, NameCounters)>> {
+    let name = NameRow {
+        name: strings.share(text(row, 0)?),
+        mode: row.get(1)?,
+        select: row.get(2)?,
+        ttl_s: small(row, 3)?,
+        interval_ms: count(row, 4)?,
+    };
+    let mut counters = NameCounters::default();
+    for (column, counter) in (5..).zip(counters.queries.iter_mut().chain(&mut counters.answers)) {
+        *counter = count(row, column)?;
+    }
+    Ok(Some((name, counters)))
+}
+
+const CANDIDATES: &str =
+    "SELECT name, host, position, priority, weight, resolved_at, error FROM candidate ORDER BY name, position";
+
+fn candidate(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<CandidateRow>> {
+    Ok(Some(CandidateRow {
+        name: strings.share(text(row, 0)?),
+        host: strings.host(text(row, 1)?),
+        position: small(row, 2)?,
+        priority: small(row, 3)?,
+        weight: small(row, 4)?,
+        resolved_at: time(row, 5)?,
+        error: row.get(6)?,
+    }))
+}
+
+const ADDRESSES: &str = "SELECT name, host, address, checks_defined, state, since, successes, failures, window,
+    window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome, last_error,
+    interval_ms, stale, resolved_at, rank, chosen, standing, times_chosen, ok, timeout, connect_error, tls_error,
+    response_error, other_error, local_error, drained, forced, keeps_place, over_limit, reported_priority FROM address";
+
+fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(EndpointRecord, u64)>> {
+    let (Ok(address), Some(state)) = (text(row, 2)?.parse(), State::from_word(text(row, 4)?)) else {
+        return Ok(None);
+    };
+    let mut counts = [0; Outcome::ALL.len()];
+    for (column, counter) in (25..).zip(&mut counts) {
+        *counter = count(row, column)?;
+    }
+    let record = EndpointRecord {
+        name: strings.share(text(row, 0)?),
+        host: strings.host(text(row, 1)?),
+        address,
+        definition: strings.share(text(row, 3)?),
+        state,
+        since: time(row, 5)?.unwrap_or_default(),
+        successes: small(row, 6)?,
+        failures: small(row, 7)?,
+        window: small(row, 8)?,
+        window_len: small(row, 9)?,
+        latency_ms: row.get(10)?,
+        deviation_ms: row.get(11)?,
+        connect_ms: row.get(12)?,
+        first_byte_ms: row.get(13)?,
+        total_ms: row.get(14)?,
+        last_check: time(row, 15)?,
+        last_outcome: optional_text(row, 16)?.and_then(Outcome::from_word),
+        last_error: row.get(17)?,
+        interval_ms: count(row, 18)?,
+        stale: row.get(19)?,
+        resolved_at: time(row, 20)?,
+        rank: row.get::<_, Option<i64>>(21)?.and_then(|rank| u32::try_from(rank).ok()),
+        chosen: row.get(22)?,
+        standing: row.get(23)?,
+        counts,
+        drained: row.get(32)?,
+        forced: row.get(33)?,
+        keeps_place: row.get(34)?,
+        over_limit: row.get(35)?,
+        reported_priority: row.get::<_, Option<i64>>(36)?.map(|priority| u32::try_from(priority).ok()),
+    };
+    Ok(Some((record, count(row, 24)?)))
+}
+
+fn ranking_order(record: &EndpointRecord) -> (&str, Family, bool, Option<u32>) {
+    (&record.name, Family::of(record.address), record.rank.is_none(), record.rank)
+}
+
+const ANSWERS: &str =
+    "SELECT name, family, addresses, basis, reason, since, last_good FROM answer ORDER BY name, family";
+
+fn answer(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<AnswerRecord>> {
+    let Some(family) = family(text(row, 1)?) else { return Ok(None) };
+    Ok(Some(AnswerRecord {
+        name: strings.share(text(row, 0)?),
+        family,
+        addresses: list(text(row, 2)?),
+        basis: row.get(3)?,
+        reason: row.get(4)?,
+        since: time(row, 5)?.unwrap_or_default(),
+        last_good: list(text(row, 6)?),
+    }))
+}
+
+const UPSTREAMS: &str = "SELECT address, route, usable, note, queries, answers, timeouts, servfail, rtt_ms FROM upstream ORDER BY route, address";
+
+fn upstream(row: &Row<'_>) -> rusqlite::Result<Option<UpstreamRow>> {
+    let Ok(address) = text(row, 0)?.parse() else { return Ok(None) };
+    Ok(Some(UpstreamRow {
+        address,
+        route: row.get(1)?,
+        usable: row.get(2)?,
+        note: row.get(3)?,
+        queries: count(row, 4)?,
+        answers: count(row, 5)?,
+        timeouts: count(row, 6)?,
+        servfail: count(row, 7)?,
+        rtt_ms: row.get(8)?,
+    }))
+}

@@ -1,0 +1,50 @@
+//! Versions of the schema: a new file gets the newest, an older one is brought there step by step.
+//!
+//! `PRAGMA user_version` holds the version. Each step runs in a transaction of its own, so that a crash leaves a
+//! file of one version or the next. A file of a newer har is never touched.
+
+use rusqlite::Connection;
+
+/// The version this har writes.
+pub(super) const VERSION: i64 = 1;
+
+/// `STEPS[n]` leads from version n to n + 1; the first is the whole schema, for a new file.
+const STEPS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// This har's version, or it is now.
+    Current,
+    /// A later one.
+    Newer(i64),
+    /// Tables of somebody else.
+    Foreign,
+}
+
+/// Brings the schema to [`VERSION`] where that is ours to do.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Found> {
+    let version = version(connection)?;
+    if version > VERSION {
+        return Ok(Found::Newer(version));
+    }
+    if version <= 0 && tables(connection)? > 0 {
+        return Ok(Found::Foreign);
+    }
+    for (step, sql) in STEPS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0)) {
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", step as i64 + 1)?;
+        transaction.commit()?;
+    }
+    Ok(Found::Current)
+}
+
+/// The version a file states.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn tables(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
+}

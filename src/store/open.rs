@@ -1,0 +1,284 @@
+//! Opening the state file, whatever lies at its path.
+//!
+//! A missing or empty file is begun, a damaged one moved aside first. What can only be read is read; what
+//! cannot be opened at all leaves har in memory, with the reason, and [`Store::reopen`] tries again later.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::AccessFlags;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::migrate::{Found, VERSION, migrate};
+use super::repair::{JOURNALS, Trouble, beside, move_aside};
+
+const FILE_MODE: u32 = 0o644;
+const FOLDER_MODE: u32 = 0o755;
+
+/// Longest wait for somebody else's lock while opening: a copy or a query of an operator is over by then,
+/// and a restart is not held up noticeably.
+const OPEN_WAIT: Duration = Duration::from_millis(250);
+
+/// The one connection of a daemon to its state file, or the reason why there is none.
+pub struct Store {
+    pub(super) path: PathBuf,
+    pub(super) connection: Option<Connection>,
+    /// Why nothing is written; `None` = all is well.
+    pub(super) hindrance: Option<String>,
+    identity: Option<(u64, u64)>,
+    journal: Option<(u64, u64)>,
+}
+
+/// An opened store and what the log should say about it, a line each.
+pub struct Opened {
+    /// Ready to load from and to give to the writer.
+    pub store: Store,
+    /// A damaged file moved aside, a file that cannot be written.
+    pub notes: Vec<String>,
+}
+
+/// Why a daemon must not start on this path.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The folder of the state file cannot be made or written.
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OpenError::Folder { folder, error } = self;
+        let folder = folder.display();
+        let uid = nix::unistd::geteuid();
+        write!(
+            f,
+            "cannot write the folder of the state file, {folder}: {error}; make it writable for user {uid} \
+             (install -d -o {uid} {folder}) or set server.state to another place"
+        )
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// How an attempt to open ended short of a file that can be written.
+enum Shortfall {
+    /// Can be read only, and why.
+    ReadOnly(Box<Connection>, String),
+    /// Not at all.
+    Nothing(String),
+    /// Not a database any more.
+    Damaged(String),
+}
+
+impl Store {
+    /// Opens the state file, with its folder made where it is missing. Only a folder that cannot be written is
+    /// an error.
+    pub fn open(path: &Path) -> Result<Opened, OpenError> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        make_folder(folder).map_err(|error| OpenError::Folder { folder: folder.to_owned(), error })?;
+        let mut store =
+            Store { path: path.to_owned(), connection: None, hindrance: None, identity: None, journal: None };
+        let notes = store.reopen();
+        Ok(Opened { store, notes })
+    }
+
+    /// Why nothing is written, if so: har goes on in memory.
+    pub fn hindrance(&self) -> Option<&str> {
+        self.hindrance.as_deref()
+    }
+
+    /// Whether batches can be written.
+    pub(super) fn is_writable(&self) -> bool {
+        self.connection.is_some() && self.hindrance.is_none()
+    }
+
+    /// Opens again after anything; returns what the log should say.
+    pub(super) fn reopen(&mut self) -> Vec<String> {
+        self.close();
+        let mut notes = Vec::new();
+        let mut attempt = attempt(&self.path);
+        if let Err(Shortfall::Damaged(reason)) = &attempt {
+            notes.push(self.set_aside(reason));
+            attempt = self::attempt(&self.path);
+        }
+        let path = self.path.display();
+        match attempt {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.hindrance = None;
+            }
+            Err(Shortfall::ReadOnly(connection, reason)) => {
+                self.connection = Some(*connection);
+                self.hindrance = Some(format!("the state file {path} {reason}"));
+            }
+            Err(Shortfall::Nothing(reason) | Shortfall::Damaged(reason)) => {
+                self.hindrance = Some(format!("the state file {path} {reason}"));
+            }
+        }
+        self.identity = identity(&self.path);
+        notes.extend(self.hindrance.iter().map(|reason| format!("{reason}; going on in memory")));
+        notes
+    }
+
+    /// Closes the file as it is, leaving the journals for whoever opens it next.
+    pub(super) fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // The path may lead to another file by now, whose journals SQLite would take for this one's.
+            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
+
+    /// Moves the damaged file aside and says so.
+    pub(super) fn set_aside(&mut self, reason: &str) -> String {
+        self.close();
+        let path = self.path.display();
+        match move_aside(&self.path) {
+            Ok(target) => {
+                format!("the state file {path} is damaged ({reason}): moved to {} and begun anew", target.display())
+            }
+            Err(error) => format!("the state file {path} is damaged ({reason}) and cannot be moved aside: {error}"),
+        }
+    }
+
+    /// Whether the path still leads to the file that is open.
+    pub(super) fn is_in_place(&self) -> bool {
+        identity(&self.path) == self.identity
+    }
+
+    /// Remembers the write-ahead log as this file's, to be told from a later one's.
+    pub(super) fn note_journal(&mut self) {
+        if self.journal.is_none() {
+            self.journal = identity(&beside(&self.path, "-wal"));
+        }
+    }
+
+    /// After the file was deleted or replaced: closes it and removes the journals it left behind, which would
+    /// damage the file that takes its place.
+    pub(super) fn forget(&mut self) {
+        self.close();
+        let journal = identity(&beside(&self.path, "-wal"));
+        if journal.is_some() && journal == self.journal.take() {
+            for suffix in JOURNALS {
+                let _ = fs::remove_file(beside(&self.path, suffix));
+            }
+        }
+    }
+
+    /// Ends cleanly: one file without journals, for anyone with read permission. A reader who is just
+    /// looking can prevent it; then the write-ahead log stays, which is as safe.
+    pub(super) fn finish(&mut self) {
+        if !self.is_writable() || !self.is_in_place() {
+            return self.close();
+        }
+        if let Some(connection) = self.connection.take() {
+            let _ = connection.busy_timeout(OPEN_WAIT);
+            let mode = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0));
+            match mode {
+                Ok(mode) if mode == "delete" => (),
+                _ => {
+                    // A reader still looks: with the log's files in place it, and others, can go on.
+                    let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    /// A daemon that fails between opening and starting leaves a file that others can read, too.
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    for made in missing {
+        fs::set_permissions(made, fs::Permissions::from_mode(FOLDER_MODE))?;
+    }
+    Ok(nix::unistd::eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
+fn attempt(path: &Path) -> Result<Connection, Shortfall> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(Shortfall::Nothing("is not a file but something else".to_owned())),
+        Ok(_) => (),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            begin(path).map_err(|error| Shortfall::Nothing(format!("cannot be created: {error}")))?;
+        }
+        Err(error) => return Err(Shortfall::Nothing(format!("cannot be looked at: {error}"))),
+    }
+    let shortfall = |error: rusqlite::Error| match Trouble::of(&error) {
+        Trouble::Busy => Shortfall::Nothing("is locked by another process".to_owned()),
+        Trouble::Damaged => Shortfall::Damaged(error.to_string()),
+        Trouble::Unusable => Shortfall::Nothing(format!("cannot be used: {error}")),
+    };
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(shortfall)?;
+    if connection.is_readonly("main").map_err(shortfall)? {
+        return Err(Shortfall::ReadOnly(Box::new(connection), "cannot be written (read-only)".to_owned()));
+    }
+    match migrate(&mut connection).map_err(shortfall)? {
+        Found::Current => (),
+        Found::Newer(version) => {
+            let reason =
+                format!("was written by a newer har (schema {version}, this one knows {VERSION}) and is only read");
+            let readable = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(shortfall)?;
+            return Err(Shortfall::ReadOnly(Box::new(readable), reason));
+        }
+        Found::Foreign => {
+            return Err(Shortfall::Nothing("is a database of some other program".to_owned()));
+        }
+    }
+    set_up(&connection).map_err(shortfall)?;
+    Ok(connection)
+}
+
+/// A new, empty file, readable by everyone whatever the umask.
+fn begin(path: &Path) -> io::Result<()> {
+    for suffix in JOURNALS {
+        // Left by a file that is gone; they would be taken for the new one's.
+        let _ = fs::remove_file(beside(path, suffix));
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(FILE_MODE))
+}
+
+fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(OPEN_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // Damage is found where it is read, before it spreads.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
+/// The write-ahead log, and no waiting from now on. `synchronous = NORMAL` syncs the disk only when the log
+/// is taken over: after a power cut the last seconds may be missing, the file is whole either way.
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // A reader that looked for long makes the log grow: give the place back afterwards.
+    connection.query_row("PRAGMA journal_size_limit = 4194304", [], |row| row.get::<_, i64>(0))?;
+    // Make sure that it can be written now, not at the first batch.
+    connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
+    connection.busy_timeout(Duration::ZERO)
+}

@@ -1,0 +1,180 @@
+//! The `override` table: read by the daemon, written by the commands as another process.
+//!
+//! A row that was written by hand is read as generously as SQLite reads times; one that still makes no sense is left
+//! out and named.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
+
+use super::migrate::{VERSION, version};
+use super::time::{from_text, to_text};
+use crate::health::{Override, OverrideKind};
+
+/// Overrides that are read at most: more is a script gone wrong, and each is looked at for every address.
+pub const OVERRIDES_MAX: usize = 10_000;
+
+/// Longest wait for the daemon's own transaction, which takes milliseconds.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The state file opened to give orders.
+pub struct Overrides {
+    connection: Connection,
+}
+
+/// Why an order could not be given: a line that says what to do.
+#[derive(Debug)]
+pub struct OverrideError(String);
+
+impl fmt::Display for OverrideError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OverrideError {}
+
+impl Overrides {
+    /// Opens an existing state file for writing; a daemon need not run.
+    pub fn open(path: &Path) -> Result<Overrides, OverrideError> {
+        let shown = path.display();
+        if let Err(error) = std::fs::metadata(path) {
+            return Err(OverrideError(match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    format!("there is no state file {shown}: is har running, and with this configuration?")
+                }
+                _ => format!("cannot look at the state file {shown}: {error}"),
+            }));
+        }
+        let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let connection = opened.map_err(|error| worded(path, &error))?;
+        connection.busy_timeout(WAIT).map_err(|error| worded(path, &error))?;
+        if connection.is_readonly("main").map_err(|error| worded(path, &error))? {
+            return Err(forbidden(path));
+        }
+        match version(&connection) {
+            Ok(1..=VERSION) => Ok(Overrides { connection }),
+            Ok(found) => Err(OverrideError(format!(
+                "the state file {shown} has schema {found} and this har writes {VERSION}: use the har that the daemon runs"
+            ))),
+            Err(error) => Err(worded(path, &error)),
+        }
+    }
+
+    /// Adds one (its `id` is ignored) and returns its row; a daemon follows within a second.
+    pub fn add(&self, order: &Override) -> Result<i64, OverrideError> {
+        insert(&self.connection, order, None).map_err(|error| self.worded(&error))?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// Deletes those of `kind` (any if `None`) that have exactly this `name` and `target` (lower case, no
+    /// trailing dot); returns how many.
+    pub fn remove(
+        &self,
+        kind: Option<OverrideKind>,
+        name: Option<&str>,
+        target: Option<&str>,
+    ) -> Result<usize, OverrideError> {
+        let mut removed = 0;
+        for order in self.list()? {
+            let fits = kind.is_none_or(|kind| order.kind == kind);
+            if fits && order.name.as_deref() == name && order.target.as_deref() == target {
+                removed += usize::from(self.remove_row(order.id)?);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Deletes one by its row; whether it was there.
+    pub fn remove_row(&self, id: i64) -> Result<bool, OverrideError> {
+        let deleted = self.connection.execute("DELETE FROM override WHERE id = ?1", [id]);
+        Ok(deleted.map_err(|error| self.worded(&error))? > 0)
+    }
+
+    /// All that are there, expired ones included.
+    pub fn list(&self) -> Result<Vec<Override>, OverrideError> {
+        Ok(read(&self.connection).map_err(|error| self.worded(&error))?.0)
+    }
+
+    fn worded(&self, error: &rusqlite::Error) -> OverrideError {
+        worded(Path::new(self.connection.path().unwrap_or_default()), error)
+    }
+}
+
+fn worded(path: &Path, error: &rusqlite::Error) -> OverrideError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => forbidden(path),
+        _ => OverrideError(format!("cannot write the state file {}: {error}", path.display())),
+    }
+}
+
+fn forbidden(path: &Path) -> OverrideError {
+    OverrideError(format!(
+        "no permission to write the state file {}: run the command as the user har runs as, or as root",
+        path.display()
+    ))
+}
+
+/// Reads every override; with them what the log should say about rows that make no sense.
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<(Vec<Override>, Vec<String>)> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, kind, name, target, expires_at, strftime('%Y-%m-%dT%H:%M:%fZ', expires_at), reason, created_by,
+                strftime('%Y-%m-%dT%H:%M:%fZ', created_at)
+         FROM override ORDER BY id LIMIT ?1",
+    )?;
+    let (mut orders, mut notes) = (Vec::new(), Vec::new());
+    let mut rows = statement.query([OVERRIDES_MAX as i64])?;
+    while let Some(row) = rows.next()? {
+        match parse(row)? {
+            Ok(order) => orders.push(order),
+            Err(note) => notes.push(note),
+        }
+    }
+    Ok((orders, notes))
+}
+
+fn parse(row: &Row<'_>) -> rusqlite::Result<Result<Override, String>> {
+    let (id, kind): (i64, String) = (row.get(0)?, row.get(1)?);
+    let Some(kind) = OverrideKind::from_word(&kind) else {
+        return Ok(Err(format!("override {id} is ignored: this har knows no kind '{kind}'")));
+    };
+    let stated: Option<String> = row.get(4)?;
+    let expires_at = row.get::<_, Option<String>>(5)?.and_then(|text| from_text(&text));
+    if let (Some(stated), None) = (stated, expires_at) {
+        return Ok(Err(format!("override {id} is ignored: expires_at '{stated}' is not a time since 1970")));
+    }
+    // Names are kept in lower case without a trailing dot; a hand that typed them otherwise meant the same.
+    let normal = |text: Option<String>| text.map(|text| text.trim().trim_end_matches('.').to_ascii_lowercase());
+    Ok(Ok(Override {
+        id,
+        kind,
+        name: normal(row.get(2)?),
+        target: normal(row.get(3)?),
+        expires_at,
+        reason: row.get(6)?,
+        created_by: row.get(7)?,
+        created_at: row.get::<_, Option<String>>(8)?.and_then(|text| from_text(&text)),
+    }))
+}
+
+/// Writes one, as a new row or (when a file was begun anew) under the number it had.
+pub(super) fn insert(connection: &Connection, order: &Override, id: Option<i64>) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO override (id, kind, name, target, expires_at, reason, created_by, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(?8, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))",
+        )?
+        .execute(params![
+            id,
+            order.kind.as_str(),
+            order.name,
+            order.target,
+            order.expires_at.map(to_text),
+            order.reason,
+            order.created_by,
+            order.created_at.map(to_text)
+        ])?;
+    Ok(())
+}

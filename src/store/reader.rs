@@ -1,0 +1,221 @@
+//! Looking through the state file without touching it: for the commands, as any user.
+//!
+//! While har runs, and after it was killed, the write-ahead log's files lie beside the database and are read along.
+//! After a clean stop there is one plain file. Where a log is announced but its files are gone (a copy of the
+//! file alone), the database is read as it stands, which is safe as long as nobody writes it: then there
+//! is no log to miss.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
+
+use super::load::{self, Stored};
+use super::migrate::{VERSION, version};
+use super::repair::beside;
+use super::time::now;
+
+/// Longest wait for a lock, which only a har that starts or stops holds.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// A heartbeat older than this belongs to a daemon that is gone or cannot write.
+pub const HEARTBEAT_LATE: Duration = Duration::from_secs(15);
+
+/// The state file, opened to read.
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+    newer: bool,
+}
+
+/// A row of `event`, as text.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct EventRow {
+    /// Grows with every event.
+    pub id: i64,
+    /// When.
+    pub at: String,
+    /// What kind.
+    pub kind: String,
+    /// The configured name it is about.
+    pub name: Option<String>,
+    /// `A` or `AAAA`.
+    pub family: Option<String>,
+    /// The candidate.
+    pub host: Option<String>,
+    /// The address.
+    pub address: Option<String>,
+    /// What was.
+    pub before: Option<String>,
+    /// What is.
+    pub after: Option<String>,
+    /// Latency of what was answered, milliseconds.
+    pub before_ms: Option<f64>,
+    /// Latency of what is answered, milliseconds.
+    pub after_ms: Option<f64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why the state file cannot be read: one line that says what to do.
+#[derive(Debug)]
+pub struct ReadError(String);
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// Whether a daemon runs on this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Its process is there and its heart beats.
+    Running,
+    /// Its process is there, but it has written nothing for long: stuck, or it cannot write.
+    Silent,
+    /// It ended in order.
+    Stopped,
+    /// It is gone without a word (kill -9, a crash, a power cut).
+    Gone,
+    /// There was none yet.
+    Never,
+}
+
+impl Reader {
+    /// Opens an existing state file.
+    pub fn open(path: &Path) -> Result<Reader, ReadError> {
+        let shown = path.display();
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_file() => (),
+            Ok(_) => return Err(ReadError(format!("the state file {shown} is not a file"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let hint = "is har running, and with this configuration?";
+                return Err(ReadError(format!("there is no state file {shown}: {hint}")));
+            }
+            Err(error) => return Err(ReadError(format!("cannot look at the state file {shown}: {error}"))),
+        }
+        let (connection, version) = connect(path).map_err(|error| worded(path, &error))?;
+        if version == 0 {
+            return Err(ReadError(format!("{shown} is not a state file of har (or not begun yet)")));
+        }
+        Ok(Reader { connection, path: path.to_owned(), newer: version > VERSION })
+    }
+
+    /// Everything but results, summaries and events, of one moment.
+    pub fn load(&self) -> Result<Stored, ReadError> {
+        load::stored(&self.connection, self.newer).map_err(|error| worded(&self.path, &error))
+    }
+
+    /// The events after the row `after`, oldest first: the last `limit` of them, of one name if that is given.
+    pub fn events(&self, after: i64, limit: u32, name: Option<&str>) -> Result<Vec<EventRow>, ReadError> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT id, at, kind, name, family, host, address, before, after, before_ms, after_ms, reason FROM
+                 (SELECT * FROM event WHERE id > ?1 AND (?3 IS NULL OR name = ?3) ORDER BY id DESC LIMIT ?2) ORDER BY id",
+            )?;
+            statement.query_map(params![after, limit, name], event)?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(|error| worded(&self.path, &error))
+    }
+
+    /// For a command's own question: the connection cannot write.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Stored {
+    /// Whether the daemon that wrote this runs, by its last row and this host's process table.
+    pub fn life(&self) -> Life {
+        let Some(daemon) = &self.daemon else { return Life::Never };
+        if daemon.stopped_at.is_some() {
+            return Life::Stopped;
+        }
+        let beats = now().since(daemon.heartbeat_at) < HEARTBEAT_LATE;
+        // Another user's process cannot be signalled, which also says that it is there. A daemon in another process
+        // namespace (a container) is not in this one's table: then only a fresh heartbeat tells.
+        let pid = i32::try_from(daemon.pid).ok().filter(|&pid| pid > 0).map(Pid::from_raw);
+        let there = pid.is_some_and(|pid| !matches!(kill(pid, None), Err(Errno::ESRCH)));
+        match (beats, there) {
+            (true, true) => Life::Running,
+            (false, true) => Life::Silent,
+            (true, false) if now().since(daemon.heartbeat_at) < Duration::from_secs(3) => Life::Running,
+            (_, false) => Life::Gone,
+        }
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let first = Connection::open_with_flags(path, flags).and_then(|connection| {
+        connection.busy_timeout(WAIT)?;
+        let version = version(&connection)?;
+        Ok((connection, version))
+    });
+    let unreadable = |error: &rusqlite::Error| {
+        matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+    };
+    match first {
+        Err(error) if unreadable(&error) && !beside(path, "-wal").exists() && !beside(path, "-journal").exists() => {
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            let connection = Connection::open_with_flags(immutable(path), flags)?;
+            let version = version(&connection)?;
+            Ok((connection, version))
+        }
+        first => first,
+    }
+}
+
+/// The file as a URI; `immutable` reads it without a log and without locks.
+fn immutable(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = "file:".to_owned();
+    for &byte in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
+}
+
+fn worded(path: &Path, error: &rusqlite::Error) -> ReadError {
+    let shown = path.display();
+    ReadError(match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) => format!("the state file {shown} is locked by another process; try again"),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            format!("the state file {shown} is damaged ({error}); har begins a new one at its next write")
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            format!("cannot open the state file {shown}: {error}; is it readable for this user, and its folder?")
+        }
+        _ => format!("cannot read the state file {shown}: {error}"),
+    })
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
+    Ok(EventRow {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        kind: row.get(2)?,
+        name: row.get(3)?,
+        family: row.get(4)?,
+        host: row.get(5)?,
+        address: row.get(6)?,
+        before: row.get(7)?,
+        after: row.get(8)?,
+        before_ms: row.get(9)?,
+        after_ms: row.get(10)?,
+        reason: row.get(11)?,
+    })
+}

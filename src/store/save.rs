@@ -1,0 +1,409 @@
+//! One transaction for what waits: each changed row once, and a little pruning.
+//!
+//! Nothing here remembers anything that a rolled-back transaction could make wrong: the writer forgets
+//! [`Targets`] when a transaction fails.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::batch::{DaemonRow, EndpointKey, Pending, ResultRow};
+use super::time::to_text;
+use super::{EVENT_ROWS, RESULT_ROWS, SLOT_S, SUMMARY_DAYS};
+use crate::health::{AnswerRecord, EndpointRecord, Event, Family, Host, Outcome, Time};
+
+/// Old rows that one transaction deletes at least, when there are any: a few milliseconds of work.
+const PRUNE_STEP: i64 = 500;
+
+/// Targets whose ids are remembered at most; beyond, they are looked up again.
+const TARGETS_MAX: usize = 100_000;
+
+/// The ids of `check_target`, and when each was last stamped (in slots).
+#[derive(Default)]
+pub(super) struct Targets(HashMap<(IpAddr, Host, Arc<str>), (i64, i64)>);
+
+impl Targets {
+    /// After a failed transaction: ids given out in it are void.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn id(&mut self, connection: &Connection, row: &ResultRow) -> rusqlite::Result<i64> {
+        let slot = super::summary::slot_of(row.at);
+        let key = (row.address, row.host.clone(), Arc::clone(&row.definition));
+        if let Some(&(id, stamped)) = self.0.get(&key)
+            && slot <= stamped
+        {
+            return Ok(id);
+        }
+        let id = connection
+            .prepare_cached(
+                "INSERT INTO check_target (host, address, definition, last_at) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET last_at = excluded.last_at RETURNING id",
+            )?
+            .query_row(
+                params![row.host.to_string(), row.address.to_string(), row.definition, to_text(row.at)],
+                |row| row.get(0),
+            )?;
+        if self.0.len() >= TARGETS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(key, (id, slot));
+        Ok(id)
+    }
+}
+
+/// Writes everything in `pending` within the transaction that is open, and leaves (target, time, outcome,
+/// microseconds) of each result in `fresh`, to be summed up once that is committed.
+pub(super) fn save(
+    connection: &Connection,
+    pending: &Pending,
+    targets: &mut Targets,
+    keep_results: bool,
+    fresh: &mut Vec<(i64, Time, Outcome, i64)>,
+) -> rusqlite::Result<()> {
+    if pending.complete {
+        sweep(connection, pending)?;
+    }
+    if let Some(row) = &pending.daemon {
+        daemon(connection, row)?;
+    }
+    names(connection, pending)?;
+    candidates(connection, pending)?;
+    for (key, record) in &pending.endpoints {
+        match record {
+            Some(record) => endpoint(connection, record)?,
+            None => remove(connection, key)?,
+        }
+    }
+    for row in pending.answers.values() {
+        answer(connection, row)?;
+    }
+    counters(connection, pending)?;
+    upstreams(connection, pending)?;
+    for row in &pending.results {
+        let id = targets.id(connection, row)?;
+        let total_us = micros(Some(row.result.total)).unwrap_or(0);
+        fresh.push((id, row.at, row.result.outcome, total_us));
+        if keep_results {
+            result(connection, id, total_us, row)?;
+        }
+    }
+    for event in &pending.events {
+        self::event(connection, event)?;
+    }
+    Ok(())
+}
+
+/// Deletes what is too old or too much, a bounded step at a time. `inserted` results came in this
+/// transaction, so that pruning keeps up with any rate.
+pub(super) fn prune(connection: &Connection, now: Time, history_ms: u64, inserted: usize) -> rusqlite::Result<()> {
+    let step = PRUNE_STEP.max(2 * inserted as i64);
+    let since = now.0.saturating_sub(history_ms) as i64;
+    connection
+        .prepare_cached(
+            "DELETE FROM check_result WHERE at_unix_ms < ?1 AND id IN (SELECT id FROM check_result ORDER BY id LIMIT ?2)",
+        )?
+        .execute([since, step])?;
+    for (table, rows) in [("check_result", RESULT_ROWS), ("event", EVENT_ROWS)] {
+        prune_to(connection, table, rows, step)?;
+    }
+    Ok(())
+}
+
+/// Keeps the newest `rows` of a table whose ids only grow.
+pub(super) fn prune_to(connection: &Connection, table: &str, rows: i64, step: i64) -> rusqlite::Result<()> {
+    let sql = format!(
+        "DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?1
+         AND id < (SELECT min(id) FROM {table}) + ?2"
+    );
+    connection.prepare_cached(&sql)?.execute([rows, step])?;
+    Ok(())
+}
+
+/// Forgets targets that nothing refers to any more; cheap enough for once an hour.
+pub(super) fn prune_targets(connection: &Connection, now: Time, history_ms: u64) -> rusqlite::Result<()> {
+    let kept_ms = (SUMMARY_DAYS * 86_400_000) as u64;
+    let slack_ms = 2 * SLOT_S as u64 * 1000;
+    let since = Time(now.0.saturating_sub(kept_ms.max(history_ms) + slack_ms));
+    connection.execute("DELETE FROM check_target WHERE last_at < ?1", [to_text(since)])?;
+    Ok(())
+}
+
+/// Before a complete batch: what it does not name leaves. Kept rows keep their counters.
+fn sweep(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "CREATE TEMP TABLE IF NOT EXISTS kept (a TEXT, b TEXT, c TEXT, PRIMARY KEY (a, b, c)) WITHOUT ROWID;
+         DELETE FROM temp.kept;",
+    )?;
+    let keep = |a: &str, b: &str, c: &str| {
+        connection.prepare_cached("INSERT OR IGNORE INTO temp.kept VALUES (?1, ?2, ?3)")?.execute([a, b, c])
+    };
+    let drop_others = |sql: &str| connection.execute_batch(&format!("{sql}; DELETE FROM temp.kept;"));
+    for name in pending.names.keys() {
+        keep(name, "", "")?;
+    }
+    drop_others("DELETE FROM name WHERE name NOT IN (SELECT a FROM temp.kept)")?;
+    for (name, host) in pending.candidates.keys() {
+        keep(name, &host.to_string(), "")?;
+    }
+    drop_others("DELETE FROM candidate WHERE (name, host) NOT IN (SELECT a, b FROM temp.kept)")?;
+    for key in pending.endpoints.iter().filter(|(_, record)| record.is_some()).map(|(key, _)| key) {
+        keep(&key.name, &key.host.to_string(), &key.address.to_string())?;
+    }
+    drop_others("DELETE FROM address WHERE (name, host, address) NOT IN (SELECT a, b, c FROM temp.kept)")?;
+    for (name, family) in pending.answers.keys() {
+        keep(name, family.record(), "")?;
+    }
+    drop_others("DELETE FROM answer WHERE (name, family) NOT IN (SELECT a, b FROM temp.kept)")?;
+    for (address, route) in pending.upstreams.keys() {
+        keep(&address.to_string(), route, "")?;
+    }
+    drop_others("DELETE FROM upstream WHERE (address, route) NOT IN (SELECT a, b FROM temp.kept)")
+}
+
+fn daemon(connection: &Connection, row: &DaemonRow) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO daemon (id, version, pid, config, listen, started_at, heartbeat_at, stopped_at, note)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            row.version,
+            row.pid,
+            row.config,
+            joined(&row.listen),
+            to_text(row.started_at),
+            to_text(row.heartbeat_at),
+            row.stopped_at.map(to_text),
+            row.note
+        ])?;
+    Ok(())
+}
+
+fn names(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO name (name, position, mode, select_by, ttl_s, interval_ms)
+         VALUES (?1, coalesce(?2, (SELECT coalesce(max(position) + 1, 0) FROM name)), ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET position = coalesce(?2, position), mode = ?3, select_by = ?4, ttl_s = ?5,
+             interval_ms = ?6",
+    )?;
+    for (position, row) in pending.names.values() {
+        let position = position.map(|position| position as i64);
+        statement.execute(params![row.name, position, row.mode, row.select, row.ttl_s, row.interval_ms as i64])?;
+    }
+    let mut statement = connection.prepare_cached(
+        "UPDATE name SET queries_a = ?2, queries_aaaa = ?3, queries_other = ?4, answers_ranked = ?5,
+             answers_stale = ?6, answers_empty = ?7, answers_servfail = ?8, answers_forwarded = ?9 WHERE name = ?1",
+    )?;
+    for (name, counted) in &pending.name_counters {
+        let [a, aaaa, other] = counted.queries.map(|count| count as i64);
+        let [ranked, stale, empty, servfail, forwarded] = counted.answers.map(|count| count as i64);
+        statement.execute(params![name, a, aaaa, other, ranked, stale, empty, servfail, forwarded])?;
+    }
+    Ok(())
+}
+
+fn candidates(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO candidate (name, host, position, priority, weight, resolved_at, error)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for row in pending.candidates.values() {
+        statement.execute(params![
+            row.name,
+            row.host.to_string(),
+            row.position,
+            row.priority,
+            row.weight,
+            row.resolved_at.map(to_text),
+            row.error
+        ])?;
+    }
+    Ok(())
+}
+
+/// In the column of a reported priority: the check said that the address is not to be used.
+const NOT_TO_BE_USED: i64 = -1;
+
+fn endpoint(connection: &Connection, record: &EndpointRecord) -> rusqlite::Result<()> {
+    let counts = record.counts.map(|count| count as i64);
+    connection
+        .prepare_cached(
+            "INSERT INTO address (name, host, address, family, checks_defined, state, since, successes, failures, window,
+                 window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome,
+                 last_error, interval_ms, stale, resolved_at, rank, chosen, standing,
+                 ok, timeout, connect_error, tls_error, response_error, other_error, local_error,
+                 drained, forced, keeps_place, over_limit, reported_priority)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+                 ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)
+             ON CONFLICT DO UPDATE SET checks_defined = ?5, state = ?6, since = ?7, successes = ?8, failures = ?9,
+                 window = ?10, window_len = ?11, latency_ms = ?12, deviation_ms = ?13, connect_ms = ?14,
+                 first_byte_ms = ?15, total_ms = ?16, last_check = ?17, last_outcome = ?18, last_error = ?19,
+                 interval_ms = ?20, stale = ?21, resolved_at = ?22, rank = ?23, chosen = ?24, standing = ?25, ok = ?26,
+                 timeout = ?27, connect_error = ?28, tls_error = ?29, response_error = ?30, other_error = ?31,
+                 local_error = ?32, drained = ?33, forced = ?34, keeps_place = ?35, over_limit = ?36,
+                 reported_priority = ?37",
+        )?
+        .execute(params![
+            record.name,
+            record.host.to_string(),
+            record.address.to_string(),
+            Family::of(record.address).record(),
+            record.definition,
+            record.state.as_str(),
+            to_text(record.since),
+            record.successes,
+            record.failures,
+            record.window,
+            record.window_len,
+            record.latency_ms,
+            record.deviation_ms,
+            record.connect_ms,
+            record.first_byte_ms,
+            record.total_ms,
+            record.last_check.map(to_text),
+            record.last_outcome.map(Outcome::as_str),
+            record.last_error,
+            record.interval_ms as i64,
+            record.stale,
+            record.resolved_at.map(to_text),
+            record.rank,
+            record.chosen,
+            record.standing,
+            counts[0],
+            counts[1],
+            counts[2],
+            counts[3],
+            counts[4],
+            counts[5],
+            counts[6],
+            record.drained,
+            record.forced,
+            record.keeps_place,
+            record.over_limit,
+            record.reported_priority.map(|priority| priority.map_or(NOT_TO_BE_USED, i64::from)),
+        ])?;
+    Ok(())
+}
+
+fn remove(connection: &Connection, key: &EndpointKey) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM address WHERE name = ?1 AND host = ?2 AND address = ?3")?
+        .execute(params![key.name, key.host.to_string(), key.address.to_string()])?;
+    Ok(())
+}
+
+fn answer(connection: &Connection, row: &AnswerRecord) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO answer (name, family, addresses, basis, reason, since, last_good)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            row.name,
+            row.family.record(),
+            joined(&row.addresses),
+            row.basis,
+            row.reason,
+            to_text(row.since),
+            joined(&row.last_good)
+        ])?;
+    Ok(())
+}
+
+fn counters(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+    let mut statement = connection
+        .prepare_cached("UPDATE address SET times_chosen = ?4 WHERE name = ?1 AND host = ?2 AND address = ?3")?;
+    for (key, times) in &pending.times_chosen {
+        statement.execute(params![key.name, key.host.to_string(), key.address.to_string(), *times as i64])?;
+    }
+    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO counter (key, value) VALUES (?1, ?2)")?;
+    for (key, value) in &pending.counters {
+        statement.execute(params![key, *value as i64])?;
+    }
+    let dropped = [("results_not_stored", pending.dropped[0]), ("events_not_stored", pending.dropped[1])];
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO counter (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+    )?;
+    for (key, count) in dropped.into_iter().filter(|&(_, count)| count > 0) {
+        statement.execute(params![key, count as i64])?;
+    }
+    Ok(())
+}
+
+fn upstreams(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO upstream (address, route, usable, note, queries, answers, timeouts, servfail, rtt_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    for row in pending.upstreams.values() {
+        let counts = [row.queries, row.answers, row.timeouts, row.servfail].map(|count| count as i64);
+        statement.execute(params![
+            row.address.to_string(),
+            row.route,
+            row.usable,
+            row.note,
+            counts[0],
+            counts[1],
+            counts[2],
+            counts[3],
+            row.rtt_ms
+        ])?;
+    }
+    Ok(())
+}
+
+fn result(connection: &Connection, target: i64, total_us: i64, row: &ResultRow) -> rusqlite::Result<()> {
+    let code = Outcome::ALL.iter().position(|&outcome| outcome == row.result.outcome).unwrap_or(Outcome::ALL.len() - 1);
+    connection
+        .prepare_cached(
+            "INSERT INTO check_result (target_id, at_unix_ms, outcome_code, status, connect_us, first_byte_us, total_us,
+                 certificate_days, error)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            target,
+            row.at.0 as i64,
+            code as i64,
+            row.result.status,
+            micros(row.result.connect),
+            micros(row.result.first_byte),
+            total_us,
+            row.result.certificate_days,
+            row.result.error
+        ])?;
+    Ok(())
+}
+
+fn event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO event (at, kind, name, family, host, address, before, after, before_ms, after_ms, reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            to_text(event.at),
+            event.kind.as_str(),
+            event.name,
+            event.family.map(Family::record),
+            event.host.as_ref().map(Host::to_string),
+            event.address.map(|address| address.to_string()),
+            event.before,
+            event.after,
+            event.before_ms,
+            event.after_ms,
+            event.reason
+        ])?;
+    Ok(())
+}
+
+fn micros(duration: Option<std::time::Duration>) -> Option<i64> {
+    duration.map(|duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn joined<T: ToString>(parts: &[T]) -> String {
+    parts.iter().map(T::to_string).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,140 @@
+//! What is written is what is read: rows, counters, bounds.
+
+use super::*;
+use crate::health::OverrideKind;
+use crate::store::batch::{PENDING_RESULTS, Pending};
+
+#[test]
+fn everything_survives_a_clean_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let batch = complete(3);
+    writer.send(batch.clone());
+    assert!(writer.stop(LONG));
+
+    let mut opened = Store::open(&path).unwrap();
+    assert_eq!(opened.notes, [""; 0]);
+    let stored = opened.store.load();
+    assert_eq!(stored.notes, [""; 0]);
+    assert_eq!(stored.daemon, batch.daemon);
+    assert_eq!(stored.names, [(batch.names[0].clone(), batch.name_counters[0].1.clone())]);
+    assert_eq!(stored.candidates, batch.candidates);
+    assert_eq!(stored.endpoints, batch.endpoints);
+    assert_eq!(stored.times_chosen[0], batch.times_chosen[0]);
+    assert_eq!(stored.answers, batch.answers);
+    assert_eq!(stored.upstreams, batch.upstreams);
+    assert_eq!(stored.counters, batch.counters);
+    assert_eq!(count(&path, "SELECT count(*) FROM check_history WHERE outcome = 'ok' AND total_ms = 8.0"), 3);
+    assert_eq!(count(&path, "SELECT count(*) FROM check_summary WHERE ok = 1 AND p95_ms = 8.0"), 3);
+}
+
+#[test]
+fn a_complete_batch_removes_what_it_does_not_name_and_keeps_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    writer.send(complete(3));
+    assert!(writer.flush(LONG));
+    let mut less = complete(1);
+    (less.results, less.events, less.name_counters, less.times_chosen) = Default::default();
+    writer.send(less);
+    writer.send(Batch { removed: vec![EndpointKey::of(&endpoint("api.example.com", 9))], ..Batch::default() });
+    assert!(writer.stop(LONG));
+    assert_eq!(count(&path, "SELECT count(*) FROM address"), 1);
+    assert_eq!(count(&path, "SELECT count(*) FROM candidate"), 1);
+    assert_eq!(count(&path, "SELECT times_chosen FROM address"), 41);
+    assert_eq!(count(&path, "SELECT queries_aaaa FROM name"), 6);
+    assert_eq!(count(&path, "SELECT count(*) FROM check_result"), 3);
+    assert_eq!(count(&path, "SELECT count(*) FROM event"), 1);
+}
+
+#[test]
+fn waiting_rows_merge_by_key_and_stay_within_bounds() {
+    let mut pending = Pending::default();
+    for number in 0..PENDING_RESULTS as u64 + 5 {
+        let mut changed = endpoint("a.example", 1);
+        changed.successes = number as u32;
+        let results = vec![result(1, Time(number), Outcome::Ok, 1)];
+        pending.add(Batch { endpoints: vec![changed], results, ..Batch::default() });
+    }
+    assert_eq!(pending.endpoints.len(), 1);
+    assert_eq!(pending.results.len(), PENDING_RESULTS);
+    assert_eq!(pending.results[0].at, Time(5), "the oldest are given up");
+    assert_eq!(pending.dropped, [5, 0]);
+
+    // Put back under what came later: the later row counts, the results are in order.
+    let older = std::mem::take(&mut pending);
+    let mut later = endpoint("a.example", 1);
+    later.successes = 1;
+    pending.add(Batch { endpoints: vec![later.clone()], ..Batch::default() });
+    pending.put_back(older);
+    assert_eq!(pending.endpoints.values().next().unwrap().as_ref().unwrap(), &later);
+    assert_eq!(pending.results.len(), PENDING_RESULTS);
+}
+
+#[test]
+fn results_and_events_are_pruned_by_age_and_number() {
+    let connection = Connection::open_in_memory().unwrap();
+    connection.execute_batch(include_str!("../schema.sql")).unwrap();
+    let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+        INSERT INTO check_result (target_id, at_unix_ms, outcome_code, total_us) SELECT 1, i * 1000, 0, 5 FROM n;
+        INSERT INTO event (at, kind, reason) SELECT at, 'state', '' FROM check_result";
+    connection.execute_batch(insert).unwrap();
+    let count = |table: &str| -> i64 {
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    save::prune(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
+    assert_eq!(count("check_result"), 2500, "a step of 500");
+    for _ in 0..5 {
+        save::prune(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
+    }
+    assert_eq!(count("check_result"), 2001, "history is 1,000 s: from second 1,000 on");
+    save::prune_to(&connection, "event", 2800, 150).unwrap();
+    assert_eq!(count("event"), 2850);
+    save::prune_to(&connection, "event", 2800, 150).unwrap();
+    assert_eq!(count("event"), 2800);
+}
+
+#[test]
+fn overrides_of_others_arrive_and_expired_ones_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, heard) = start(&path);
+    until("the first reading", || heard.overrides.lock().unwrap().len() == 1);
+    let order = Override {
+        id: 0,
+        kind: OverrideKind::Drain,
+        name: None,
+        target: Some("h1.example.com".to_owned()),
+        expires_at: Some(time::now().after(Duration::from_millis(800))),
+        reason: Some("disk".to_owned()),
+        created_by: Some("me".to_owned()),
+        created_at: None,
+    };
+    let overrides = Overrides::open(&path).unwrap();
+    let id = overrides.add(&order).unwrap();
+    let by_hand = "INSERT INTO override (kind, target, expires_at) VALUES ('drain', 'H2.example.com.', datetime('now', '+1 day'))";
+    Connection::open(&path).unwrap().execute_batch(by_hand).unwrap();
+    until("both overrides", || heard.overrides.lock().unwrap().last().unwrap().len() == 2);
+    let last = heard.overrides.lock().unwrap().last().unwrap().clone();
+    assert_eq!((last[0].id, last[0].kind, &last[0].target), (id, OverrideKind::Drain, &order.target));
+    assert_eq!(last[1].target.as_deref(), Some("h2.example.com"));
+    assert!(last[1].expires_at.unwrap() > time::now().after(DAY / 2));
+    until("the expired row to leave", || overrides.list().unwrap().len() == 1);
+    for wrong in [
+        "INSERT INTO override (kind, target) VALUES ('drian', 'x')",
+        "INSERT INTO override (kind) VALUES ('drain')",
+        "INSERT INTO override (kind, target) VALUES ('pin', 'x')",
+        "INSERT INTO override (kind, target, expires_at) VALUES ('drain', 'x', 'tomorrow')",
+    ] {
+        assert!(Connection::open(&path).unwrap().execute_batch(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(overrides.remove(None, None, Some("h2.example.com")).unwrap(), 1);
+    until("the removal", || heard.overrides.lock().unwrap().last().unwrap().is_empty());
+    let told = heard.overrides.lock().unwrap().len();
+    writer.send(complete(1));
+    assert!(writer.flush(LONG));
+    assert!(writer.stop(LONG));
+    assert_eq!(heard.overrides.lock().unwrap().len(), told, "own writes are no news");
+}

@@ -1,0 +1,375 @@
+//! The thread that owns the state file while har runs.
+//!
+//! [`Writer::send`] merges into what waits and never blocks. Once a tick everything that waits is written in one
+//! transaction, without waiting for anybody's lock: what cannot be written stays, within bounds, for the
+//! next tick. The same tick looks for rows that others wrote (`PRAGMA data_version`), for a file that
+//! was deleted or replaced, and tries again what could not be opened.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rusqlite::TransactionBehavior;
+
+use super::batch::{Batch, Pending};
+use super::open::Store;
+use super::overrides;
+use super::repair::Trouble;
+use super::save::{self, Targets};
+use super::summary::Summary;
+use super::time::now;
+use crate::health::Override;
+
+/// Between two looks at the file: overrides written by others take effect within it.
+pub const TICK: Duration = Duration::from_millis(500);
+
+/// Ticks between two attempts to open a file that could not be used.
+const RETRY_TICKS: u32 = 4;
+
+/// A lock that is held longer than this is worth telling.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two clean-ups of targets that nothing refers to.
+const CLEAN_EVERY: Duration = Duration::from_secs(3600);
+
+/// What the writer tells, always from its own thread: send it on, do not work in there.
+pub struct Hooks {
+    /// All overrides, at start and whenever another process changed them.
+    pub on_overrides: Box<dyn Fn(Vec<Override>) + Send>,
+    /// A line once when writing begins to fail or an odd thing is found; `None` when it works again.
+    pub on_trouble: Box<dyn Fn(Option<String>) + Send>,
+    /// The file was begun anew or opened after all: a [`Batch`] with `complete` is wanted soon.
+    pub on_resend: Box<dyn Fn() + Send>,
+}
+
+/// The handle to the writing thread.
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<Waiting>,
+    /// Something is asked of the writer.
+    asked: Condvar,
+    /// The writer has done it.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    pending: Pending,
+    history: Duration,
+    /// Flushes asked for, and those whose batches are written.
+    asked: u64,
+    written: u64,
+    stop: Option<Instant>,
+    ended: bool,
+    clean: bool,
+}
+
+impl Writer {
+    /// Starts the thread; `history` is how long single results are kept (zero = none).
+    pub fn start(store: Store, history: Duration, hooks: Hooks) -> std::io::Result<Writer> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(Waiting { history, ..Waiting::default() }),
+            asked: Condvar::new(),
+            done: Condvar::new(),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("har-store".to_owned())
+            .spawn(move || Thread::new(theirs, store, hooks).run())?;
+        Ok(Writer { shared, thread: Some(thread) })
+    }
+
+    /// Hands over what changed. Never blocks: it is written at the next tick, 500 ms at most.
+    pub fn send(&self, batch: Batch) {
+        self.shared.lock().pending.add(batch);
+    }
+
+    /// After a reload: how long single results are kept from now on.
+    pub fn set_history(&self, history: Duration) {
+        self.shared.lock().history = history;
+    }
+
+    /// Waits until everything sent so far is in the file; `false` when that did not happen within `deadline`.
+    pub fn flush(&self, deadline: Duration) -> bool {
+        let mut state = self.shared.lock();
+        state.asked += 1;
+        let ticket = state.asked;
+        self.shared.asked.notify_one();
+        let waiting = |state: &mut Waiting| state.written < ticket && !state.ended;
+        let (state, _) =
+            self.shared.done.wait_timeout_while(state, deadline, waiting).unwrap_or_else(PoisonError::into_inner);
+        state.written >= ticket
+    }
+
+    /// Writes everything and ends the thread, leaving one file without journals; `false` when something could not be
+    /// written within `deadline`.
+    pub fn stop(mut self, deadline: Duration) -> bool {
+        self.end(deadline)
+    }
+
+    fn end(&mut self, deadline: Duration) -> bool {
+        let mut state = self.shared.lock();
+        state.stop = Some(Instant::now() + deadline);
+        self.shared.asked.notify_one();
+        // The last attempt may have begun at the deadline; it is short.
+        let (state, _) = self
+            .shared
+            .done
+            .wait_timeout_while(state, deadline + PATIENCE, |state| !state.ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        let (ended, clean) = (state.ended, state.clean);
+        drop(state);
+        if let Some(thread) = self.thread.take().filter(|_| ended) {
+            let _ = thread.join();
+        }
+        clean
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.end(Duration::from_secs(1));
+        }
+    }
+}
+
+impl Shared {
+    // A panic ends the daemon; in a test the value behind a poisoned lock is as good as before.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the thread itself keeps.
+struct Thread {
+    shared: Arc<Shared>,
+    store: Store,
+    hooks: Hooks,
+    targets: Targets,
+    summary: Summary,
+    /// What `data_version` was when the overrides were read.
+    seen: Option<i64>,
+    overrides: Vec<Override>,
+    /// Whether a trouble was told and not taken back.
+    told: bool,
+    failing_since: Option<Instant>,
+    ticks: u32,
+    cleaned: Instant,
+}
+
+impl Thread {
+    fn new(shared: Arc<Shared>, store: Store, hooks: Hooks) -> Thread {
+        Thread {
+            shared,
+            store,
+            hooks,
+            targets: Targets::default(),
+            summary: Summary::default(),
+            seen: None,
+            overrides: Vec::new(),
+            told: false,
+            failing_since: None,
+            ticks: 0,
+            cleaned: Instant::now(),
+        }
+    }
+
+    fn run(mut self) {
+        self.told = self.store.hindrance().is_some();
+        self.recover();
+        let shared = Arc::clone(&self.shared);
+        loop {
+            self.look_after_file();
+            self.look_at_overrides();
+            let (pending, history, ticket, stop) = {
+                let mut state = shared.lock();
+                (std::mem::take(&mut state.pending), state.history, state.asked, state.stop)
+            };
+            let written = self.write(pending, history, stop.is_some());
+            let mut state = shared.lock();
+            if written && state.written < ticket {
+                state.written = ticket;
+                shared.done.notify_all();
+            }
+            // What came during the last write is written too; a busy file gets until the deadline.
+            let over = state.stop.is_some_and(|until| {
+                (stop.is_some() && written && state.pending.is_empty()) || Instant::now() >= until
+            });
+            if over {
+                state.clean = written;
+                drop(state);
+                self.store.finish();
+                shared.lock().ended = true;
+                shared.done.notify_all();
+                return;
+            }
+            let pause = if state.stop.is_some() { TICK / 25 } else { TICK };
+            let had_stop = state.stop.is_some();
+            let idle = |state: &mut Waiting| (had_stop || state.stop.is_none()) && state.asked == ticket;
+            drop(shared.asked.wait_timeout_while(state, pause, idle).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Opens again what was deleted, replaced or could not be opened.
+    fn look_after_file(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.store.is_writable() {
+            if self.store.is_in_place() {
+                return self.store.note_journal();
+            }
+            self.store.forget();
+            let path = self.store.path.display();
+            self.tell(format!("the state file {path} was deleted or replaced: opening it again"));
+        } else if !self.ticks.is_multiple_of(RETRY_TICKS) {
+            return;
+        }
+        self.reopen(true);
+    }
+
+    fn reopen(&mut self, resend: bool) {
+        let notes = self.store.reopen();
+        self.targets.clear();
+        self.seen = None;
+        for note in notes {
+            self.tell(note);
+        }
+        if self.store.is_writable() {
+            self.restore_overrides();
+            self.recover();
+            if resend {
+                (self.hooks.on_resend)();
+            }
+        }
+    }
+
+    /// A file that was begun anew gets the overrides that are in force: a drain must not end because a disk
+    /// lost a page.
+    fn restore_overrides(&mut self) {
+        let Some(connection) = &self.store.connection else { return };
+        let is_new = connection.query_row("SELECT count(*) = 0 FROM daemon", [], |row| row.get(0)).unwrap_or(false);
+        if is_new {
+            for order in &self.overrides {
+                let _ = overrides::insert(connection, order, Some(order.id));
+            }
+        }
+    }
+
+    /// Continues the summaries that the last process did not finish.
+    fn recover(&mut self) {
+        if let (true, Some(connection)) = (self.store.is_writable(), &self.store.connection) {
+            let _ = self.summary.recover(connection);
+        }
+    }
+
+    fn look_at_overrides(&mut self) {
+        let Some(connection) = &self.store.connection else { return };
+        let version = connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).ok();
+        if version.is_none() || version == self.seen {
+            return;
+        }
+        // An error is the writing's to tell, which meets it too.
+        let Ok((orders, notes)) = overrides::read(connection) else { return };
+        let first = self.seen.is_none();
+        self.seen = version;
+        for note in notes {
+            (self.hooks.on_trouble)(Some(note));
+        }
+        if first || orders != self.overrides {
+            self.overrides.clone_from(&orders);
+            (self.hooks.on_overrides)(orders);
+        }
+    }
+
+    /// One transaction; what cannot be written is put back. `true` when nothing is left unwritten.
+    fn write(&mut self, pending: Pending, history: Duration, last: bool) -> bool {
+        if !self.store.is_writable() {
+            let nothing = pending.is_empty();
+            self.shared.lock().pending.put_back(pending);
+            return nothing;
+        }
+        match self.transact(&pending, history, last) {
+            Ok(()) => {
+                self.failing_since = None;
+                if std::mem::take(&mut self.told) {
+                    (self.hooks.on_trouble)(None);
+                }
+                true
+            }
+            Err(error) => {
+                self.targets.clear();
+                self.shared.lock().pending.put_back(pending);
+                self.failed(&error);
+                false
+            }
+        }
+    }
+
+    fn transact(&mut self, pending: &Pending, history: Duration, last: bool) -> rusqlite::Result<()> {
+        let Some(connection) = &mut self.store.connection else { return Ok(()) };
+        let now = now();
+        let expired = self.overrides.iter().any(|order| order.expires_at.is_some_and(|end| end <= now));
+        let clean = self.cleaned.elapsed() >= CLEAN_EVERY;
+        if pending.is_empty() && !expired && !clean && !last {
+            return Ok(());
+        }
+        let history_ms = u64::try_from(history.as_millis()).unwrap_or(u64::MAX);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut fresh = Vec::new();
+        save::save(&transaction, pending, &mut self.targets, !history.is_zero(), &mut fresh)?;
+        save::prune(&transaction, now, history_ms, pending.results.len())?;
+        if expired {
+            let sql = "DELETE FROM override WHERE julianday(expires_at) <= julianday(?1)";
+            transaction.execute(sql, [super::time::to_text(now)])?;
+        }
+        if clean {
+            save::prune_targets(&transaction, now, history_ms)?;
+        }
+        transaction.commit()?;
+        for (target, at, outcome, total_us) in fresh {
+            self.summary.add(target, at, outcome, total_us);
+        }
+        if clean {
+            self.cleaned = Instant::now();
+        }
+        if expired {
+            self.overrides.retain(|order| order.expires_at.is_none_or(|end| end > now));
+        }
+        // After the commit, since a result that is put back would be counted twice.
+        self.summary.save(connection, now, last)
+    }
+
+    fn failed(&mut self, error: &rusqlite::Error) {
+        let path = self.store.path.display().to_string();
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        match Trouble::of(error) {
+            Trouble::Busy if since.elapsed() < PATIENCE => (),
+            Trouble::Busy => self.tell(format!(
+                "the state file {path} is locked by another process; going on in memory until it is free"
+            )),
+            Trouble::Damaged => {
+                let note = self.store.set_aside(&error.to_string());
+                self.tell(note);
+                self.reopen(true);
+            }
+            Trouble::Unusable => {
+                self.tell(format!("the state file {path} cannot be written: {error}; going on in memory"));
+                // The same file again, for a connection that a broken disk spoiled: what waits is still whole.
+                if self.ticks.is_multiple_of(RETRY_TICKS) && self.store.is_in_place() {
+                    self.reopen(false);
+                }
+            }
+        }
+    }
+
+    /// Says a trouble once.
+    fn tell(&mut self, line: String) {
+        if !std::mem::replace(&mut self.told, true) {
+            (self.hooks.on_trouble)(Some(line));
+        }
+    }
+}

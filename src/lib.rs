@@ -5,5 +5,6 @@ pub mod dns;
 pub mod health;
 pub mod mailbox;
 pub mod os;
+pub mod poll;
 pub mod serve;
 pub mod store;

@@ -1,0 +1,129 @@
+//! The configuration as `health` and the workers need it: name specifications, and a runner for every check.
+//!
+//! Equal checks get the same number, whatever name they stand in and however often the configuration is
+//! loaded again: that is how `health` shares them and how a reload knows what did not change. Numbers are
+//! given out once and never again; a check that no configuration holds any more loses its runner.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::checks::Runner;
+use super::trust::SystemRoots;
+use crate::config::{Check, CheckKind, Config, Target};
+use crate::health::{CandidateSpec, CheckRef, Host, NameSpec};
+
+/// Every check there is, numbered.
+#[derive(Clone, Default)]
+pub struct Catalogue {
+    numbers: HashMap<Check, u32>,
+    entries: HashMap<u32, Entry>,
+    next: u32,
+}
+
+#[derive(Clone)]
+struct Entry {
+    definition: Arc<str>,
+    runner: Arc<Runner>,
+}
+
+/// What a configuration came to.
+pub struct Compiled {
+    /// One for each configured name, in the configuration's order.
+    pub specs: Vec<NameSpec>,
+    /// Checks that cannot be run as they stand (an unreadable certificate, say), in words.
+    pub problems: Vec<String>,
+}
+
+impl Catalogue {
+    /// Numbers the checks of a configuration, prepares their runners and forgets those it no longer has.
+    ///
+    /// Every runner is made anew, since the certificates it reads may have changed. One that cannot be made fails
+    /// each time with the reason as a fault of this host: one unreadable file takes no candidate down.
+    pub fn compile(&mut self, config: &Config) -> Compiled {
+        let mut problems = Vec::new();
+        let roots = SystemRoots::new();
+        let before = std::mem::take(&mut self.entries);
+        let specs = config
+            .names
+            .iter()
+            .map(|name| NameSpec {
+                name: name.name.to_string().into(),
+                policy: name.policy.clone(),
+                thresholds: name.thresholds.clone(),
+                pace: name.pace.clone(),
+                resolve_interval: name.resolve_interval,
+                resolve_hold: name.resolve_hold,
+                candidates: name
+                    .candidates
+                    .iter()
+                    .map(|candidate| CandidateSpec {
+                        host: host(&candidate.host),
+                        priority: candidate.priority,
+                        weight: candidate.weight,
+                        checks: candidate
+                            .checks
+                            .iter()
+                            .map(|check| self.refer(check, &before, &roots, &mut problems))
+                            .collect(),
+                    })
+                    .collect(),
+                fallback: name.fallback.iter().map(host).collect(),
+                drain_record: name.drain_record.as_ref().map(|record| record.to_string().into()),
+            })
+            .collect();
+        let entries = &self.entries;
+        self.numbers.retain(|_, number| entries.contains_key(number));
+        Compiled { specs, problems }
+    }
+
+    /// What runs the check of that number.
+    pub fn runner(&self, number: u32) -> Option<Arc<Runner>> {
+        self.entries.get(&number).map(|entry| Arc::clone(&entry.runner))
+    }
+
+    /// The check in words, without secrets.
+    pub fn definition(&self, number: u32) -> Arc<str> {
+        self.entries.get(&number).map_or_else(|| "".into(), |entry| Arc::clone(&entry.definition))
+    }
+
+    fn refer(
+        &mut self,
+        check: &Check,
+        before: &HashMap<u32, Entry>,
+        roots: &SystemRoots,
+        problems: &mut Vec<String>,
+    ) -> CheckRef {
+        let number = match self.numbers.get(check) {
+            Some(&number) => number,
+            None => {
+                let number = self.next;
+                self.next += 1;
+                self.numbers.insert(check.clone(), number);
+                number
+            }
+        };
+        let entry = self.entries.entry(number).or_insert_with(|| {
+            let definition =
+                before.get(&number).map_or_else(|| check.definition().into(), |had| Arc::clone(&had.definition));
+            let runner = Runner::new(check, roots).unwrap_or_else(|error| {
+                problems.push(format!("check {definition}: {error}"));
+                Runner::unprepared(error)
+            });
+            Entry { definition, runner: Arc::new(runner) }
+        });
+        CheckRef {
+            id: number,
+            definition: Arc::clone(&entry.definition),
+            is_none: check.kind == CheckKind::None,
+            own_address: check.address.is_none(),
+        }
+    }
+}
+
+/// A configured target as `health` names it.
+pub fn host(target: &Target) -> Host {
+    match target {
+        Target::Name(name) => Host::Name(name.to_string().into()),
+        Target::Address(address) => Host::Address(*address),
+    }
+}

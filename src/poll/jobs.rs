@@ -1,0 +1,299 @@
+//! What the poller has done elsewhere: checks, look-ups, the list of servers, a new configuration.
+//!
+//! A [`Crew`] is the pool with the poller's inbox behind it. Each job runs on a worker and comes back as a
+//! [`Done`]; a job that no thread can be had for comes back at once as a fault of this host, so that nothing
+//! that was handed out is ever forgotten.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Message;
+use super::catalogue::{Catalogue, Compiled};
+use super::checks::Runner;
+use super::connect::bare;
+use super::lookup::{self, Found, Options, Upstreams};
+use super::resolv_conf::Follower;
+use super::workers::{Lane, Limits, Pool};
+use crate::config::{self, Config, Problem, Report, Route};
+use crate::dns::HostName;
+use crate::health::resolution::{LookupFailure, LookupJob, LookupKind, LookupResult};
+use crate::health::schedule::{CheckJob, TargetId};
+use crate::health::{CheckResult, Outcome};
+use crate::mailbox::Inbox;
+
+/// Look-ups under way at most: a dead upstream holds that many workers for a look-up's time, not more.
+const MAX_LOOKUPS: usize = 64;
+
+/// One look-up, retransmissions and the next servers included.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A finished job.
+pub enum Done {
+    /// A check.
+    Checked {
+        /// As handed out.
+        job: CheckJob,
+        /// What it yielded.
+        result: CheckResult,
+    },
+    /// A look-up of addresses.
+    LookedUp {
+        /// The name looked up.
+        host: Arc<str>,
+        /// Both families.
+        result: LookupResult,
+        /// A server beyond loopback answered.
+        beyond_loopback: bool,
+    },
+    /// A look-up of a drain record.
+    DrainText {
+        /// The record.
+        record: Arc<str>,
+        /// Its strings.
+        strings: Result<Vec<String>, LookupFailure>,
+        /// How long they may be kept.
+        ttl: Option<Duration>,
+        /// A server beyond loopback answered.
+        beyond_loopback: bool,
+    },
+    /// The list of upstream servers was looked at.
+    Followed {
+        /// Back from the worker.
+        follower: Box<Follower>,
+        /// Whether it has other servers now.
+        changed: bool,
+    },
+    /// The configuration was read again.
+    Loaded(Box<Loaded>),
+}
+
+/// A configuration that was read again, or why it was refused.
+pub type Loaded = Result<Fresh, Report>;
+
+/// A configuration ready to be taken over.
+pub struct Fresh {
+    /// What the file says.
+    pub config: Config,
+    /// With its checks added.
+    pub catalogue: Catalogue,
+    /// What `health` needs.
+    pub compiled: Compiled,
+}
+
+/// The workers and what they need.
+pub struct Crew {
+    pool: Arc<Pool>,
+    inbox: Inbox<Message>,
+    lookups: usize,
+    /// Targets whose last check ran into its time limit: their next one waits in the slow lane.
+    slow: HashSet<TargetId>,
+    listeners: Arc<[SocketAddr]>,
+    /// Away while a worker looks.
+    follower: Option<Box<Follower>>,
+    upstream: Arc<Upstream>,
+}
+
+/// Whom look-ups ask; shared with the jobs.
+struct Upstream {
+    general: Vec<SocketAddr>,
+    routes: Vec<Route>,
+    source: Option<IpAddr>,
+}
+
+impl Crew {
+    /// Workers for a configuration. `follower` has not looked yet and does so here, once, so that a starting
+    /// daemon knows its servers.
+    pub fn new(inbox: Inbox<Message>, config: &Config, listeners: Vec<SocketAddr>) -> Crew {
+        let mut crew = Crew {
+            pool: Arc::new(Pool::new(Limits::default())),
+            inbox,
+            lookups: 0,
+            slow: HashSet::new(),
+            listeners: listeners.into(),
+            follower: None,
+            upstream: Arc::new(Upstream { general: Vec::new(), routes: Vec::new(), source: None }),
+        };
+        crew.configure(config);
+        crew
+    }
+
+    /// Takes over the upstream part of a configuration. Reads the file with the servers once, at start and
+    /// when the configuration changes; afterwards a worker does.
+    pub fn configure(&mut self, config: &Config) {
+        let mut follower = Follower::new(&config.upstream.servers, &self.listeners, Path::new("/"));
+        follower.poll();
+        self.set_servers(follower.servers().to_vec(), config.upstream.routes.clone(), config.upstream.source);
+        self.follower = Some(Box::new(follower));
+    }
+
+    /// The general upstream servers.
+    pub fn servers(&self) -> &[SocketAddr] {
+        &self.upstream.general
+    }
+
+    /// How many more look-ups may be started.
+    pub fn free_lookups(&self) -> usize {
+        MAX_LOOKUPS.saturating_sub(self.lookups)
+    }
+
+    /// Runs a check; a missing runner is a fault of this host.
+    pub fn check(&mut self, job: CheckJob, runner: Option<Arc<Runner>>) {
+        let Some(runner) = runner else {
+            self.local_error(job, "the check could not be prepared");
+            return;
+        };
+        let last = self.slow.contains(&job.target).then_some(Outcome::Timeout);
+        let lane = Lane::after(last);
+        let inbox = self.inbox.clone();
+        let work = Box::new(move || {
+            let result = runner.run(job.address);
+            inbox.send(Message::Done(Done::Checked { job, result }));
+        });
+        if let Err(refused) = self.pool.submit(lane, work) {
+            self.local_error(job, &format!("no worker thread could be started: {}", refused.error));
+        }
+    }
+
+    /// Remembers whether a target hangs.
+    pub fn note(&mut self, target: TargetId, result: &CheckResult) {
+        if result.outcome == Outcome::Timeout {
+            self.slow.insert(target);
+        } else {
+            self.slow.remove(&target);
+        }
+    }
+
+    /// Looks a candidate or a drain record up.
+    pub fn look_up(&mut self, job: LookupJob) {
+        self.lookups += 1;
+        let (inbox, upstream, again) = (self.inbox.clone(), Arc::clone(&self.upstream), job.clone());
+        let work = Box::new(move || inbox.send(Message::Done(look_up(job, &upstream))));
+        if self.pool.submit(Lane::Normal, work).is_err() {
+            self.inbox.send(Message::Done(failed(again)));
+        }
+    }
+
+    /// A look-up came back.
+    pub fn lookup_done(&mut self) {
+        self.lookups = self.lookups.saturating_sub(1);
+    }
+
+    /// Looks for another list of servers, on a worker: the file may be on a slow disk.
+    pub fn follow(&mut self) {
+        let Some(mut follower) = self.follower.take() else { return };
+        let inbox = self.inbox.clone();
+        // Without a thread to be had the follower would be lost with its job: it is begun anew then.
+        let spare = follower.clone();
+        let work = Box::new(move || {
+            let changed = follower.poll().is_some();
+            inbox.send(Message::Done(Done::Followed { follower, changed }));
+        });
+        if self.pool.submit(Lane::Normal, work).is_err() {
+            self.follower = Some(spare);
+        }
+    }
+
+    /// Takes the follower back, unless a reload has made a new one meanwhile.
+    pub fn followed(&mut self, follower: Box<Follower>, changed: bool) -> bool {
+        if self.follower.is_some() {
+            return false;
+        }
+        if changed {
+            let (routes, source) = (self.upstream.routes.clone(), self.upstream.source);
+            self.set_servers(follower.servers().to_vec(), routes, source);
+        }
+        self.follower = Some(follower);
+        changed
+    }
+
+    /// Reads the configuration again and prepares its checks.
+    pub fn load(&mut self, running: &Config, mut catalogue: Catalogue) {
+        let (inbox, path) = (self.inbox.clone(), running.path.clone());
+        let refusal = Report(vec![Problem::of_file(
+            path.clone(),
+            "no worker thread could be started to read it; send SIGHUP again",
+        )]);
+        let work = Box::new(move || {
+            let loaded = config::load(&path).map(|config| {
+                let compiled = catalogue.compile(&config);
+                Fresh { config, catalogue, compiled }
+            });
+            inbox.send(Message::Done(Done::Loaded(Box::new(loaded))));
+        });
+        if self.pool.submit(Lane::Normal, work).is_err() {
+            self.inbox.send(Message::Done(Done::Loaded(Box::new(Err(refusal)))));
+        }
+    }
+
+    fn set_servers(&mut self, general: Vec<SocketAddr>, routes: Vec<Route>, source: Option<IpAddr>) {
+        self.upstream = Arc::new(Upstream { general, routes, source });
+    }
+
+    fn local_error(&self, job: CheckJob, why: &str) {
+        let mut result = bare(Outcome::LocalError, Duration::ZERO);
+        result.error = Some(why.to_owned());
+        self.inbox.send(Message::Done(Done::Checked { job, result }));
+    }
+}
+
+/// On a worker: asks the upstream.
+fn look_up(job: LookupJob, upstream: &Upstream) -> Done {
+    let Ok(name) = job.host.parse::<HostName>() else { return failed(job) };
+    let upstreams = Upstreams { general: &upstream.general, routes: &upstream.routes };
+    let options = Options { source: upstream.source, timeout: LOOKUP_TIMEOUT };
+    match job.kind {
+        LookupKind::Addresses => {
+            let found = lookup::lookup(&name, &upstreams, &options);
+            let ttl = [ttl(&found.v4), ttl(&found.v6)].into_iter().flatten().min();
+            Done::LookedUp {
+                host: job.host,
+                result: LookupResult { v4: values(found.v4), v6: values(found.v6), ttl },
+                beyond_loopback: found.heard_beyond_loopback,
+            }
+        }
+        LookupKind::DrainText => {
+            let found = lookup::lookup_texts(&name, &upstreams, &options);
+            Done::DrainText {
+                record: job.host,
+                ttl: ttl(&found.records),
+                strings: values(found.records).map(|records| records.into_iter().flatten().collect()),
+                beyond_loopback: found.heard_beyond_loopback,
+            }
+        }
+    }
+}
+
+fn ttl<T>(found: &Result<Found<T>, lookup::Failure>) -> Option<Duration> {
+    found.as_ref().ok().and_then(|found| found.ttl)
+}
+
+fn values<T>(found: Result<Found<T>, lookup::Failure>) -> Result<Vec<T>, LookupFailure> {
+    found.map(|found| found.values).map_err(|failure| match failure {
+        lookup::Failure::Timeout => LookupFailure::Timeout,
+        lookup::Failure::NxDomain => LookupFailure::NxDomain,
+        lookup::Failure::NoServer | lookup::Failure::Unreachable(_) | lookup::Failure::Local(_) => {
+            LookupFailure::NoUpstream
+        }
+        _ => LookupFailure::ServerFailure,
+    })
+}
+
+/// A look-up that could not be made on this host.
+fn failed(job: LookupJob) -> Done {
+    match job.kind {
+        LookupKind::Addresses => Done::LookedUp {
+            host: job.host,
+            result: LookupResult { v4: Err(LookupFailure::NoUpstream), v6: Err(LookupFailure::NoUpstream), ttl: None },
+            beyond_loopback: false,
+        },
+        LookupKind::DrainText => Done::DrainText {
+            record: job.host,
+            strings: Err(LookupFailure::NoUpstream),
+            ttl: None,
+            beyond_loopback: false,
+        },
+    }
+}

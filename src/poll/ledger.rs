@@ -1,0 +1,189 @@
+//! What the poller has to tell the state file, gathered into batches.
+//!
+//! `health` keeps the records of addresses and answers; this side adds what it does not know: the daemon's own
+//! row, names and candidates as configured, how often each address was given out, single results.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::tally::Key;
+use crate::config::{Config, Mode};
+use crate::health::resolution::LookupResult;
+use crate::health::roster::Roster;
+use crate::health::{CheckResult, Host, Select, Time};
+use crate::store::{Batch, CandidateRow, DaemonRow, EndpointKey, NameRow, ResultRow, Stored};
+
+/// The poller's side of the state file.
+pub struct Ledger {
+    daemon: DaemonRow,
+    candidates: Vec<CandidateRow>,
+    /// Places in `candidates` by the host's name, for look-ups.
+    by_host: HashMap<Arc<str>, Vec<usize>>,
+    changed: Vec<usize>,
+    chosen: HashMap<EndpointKey, u64>,
+    results: Vec<ResultRow>,
+    keep_results: bool,
+}
+
+impl Ledger {
+    /// A ledger that goes on with the counts of the last run.
+    pub fn new(config: &Config, listeners: Vec<SocketAddr>, stored: &Stored, now: Time) -> Ledger {
+        let daemon = DaemonRow {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            config: config.path.display().to_string(),
+            listen: listeners,
+            started_at: now,
+            heartbeat_at: now,
+            stopped_at: None,
+            note: String::new(),
+        };
+        let mut ledger = Ledger {
+            daemon,
+            candidates: Vec::new(),
+            by_host: HashMap::new(),
+            changed: Vec::new(),
+            chosen: stored.times_chosen.iter().cloned().collect(),
+            results: Vec::new(),
+            keep_results: true,
+        };
+        ledger.configure(config);
+        ledger
+    }
+
+    /// Takes over the candidates of a configuration; what look-ups said of those that stay is kept.
+    pub fn configure(&mut self, config: &Config) {
+        let known: HashMap<(Arc<str>, Host), CandidateRow> = std::mem::take(&mut self.candidates)
+            .into_iter()
+            .map(|row| ((Arc::clone(&row.name), row.host.clone()), row))
+            .collect();
+        self.by_host.clear();
+        self.changed.clear();
+        self.keep_results = !config.server.history.is_zero();
+        for name in &config.names {
+            let shown: Arc<str> = name.name.to_string().into();
+            for (position, candidate) in name.candidates.iter().enumerate() {
+                let host = super::catalogue::host(&candidate.host);
+                let known = known.get(&(Arc::clone(&shown), host.clone()));
+                if let Host::Name(host) = &host {
+                    self.by_host.entry(Arc::clone(host)).or_default().push(self.candidates.len());
+                }
+                self.candidates.push(CandidateRow {
+                    name: Arc::clone(&shown),
+                    host,
+                    position: position as u32,
+                    priority: candidate.priority,
+                    weight: candidate.weight,
+                    resolved_at: known.and_then(|row| row.resolved_at),
+                    error: known.and_then(|row| row.error.clone()),
+                });
+            }
+        }
+    }
+
+    /// A check's result, for the history.
+    pub fn result(&mut self, host: Host, address: IpAddr, definition: Arc<str>, result: &CheckResult, at: Time) {
+        if self.keep_results {
+            self.results.push(ResultRow { at, host, address, definition, result: result.clone() });
+        }
+    }
+
+    /// What a look-up said of a candidate. A success is noted when the last one was a failure or is a minute
+    /// old: its time alone is not worth a row every few seconds.
+    pub fn looked_up(&mut self, host: &str, result: &LookupResult, now: Time) {
+        let found =
+            [result.v4.as_ref().is_ok_and(|v4| !v4.is_empty()), result.v6.as_ref().is_ok_and(|v6| !v6.is_empty())];
+        let error = match (&result.v4, &result.v6) {
+            _ if found.contains(&true) => None,
+            (Err(failure), _) | (_, Err(failure)) => Some(failure.as_str().to_owned()),
+            _ => Some("the name has no address".to_owned()),
+        };
+        for &place in self.by_host.get(host).into_iter().flatten() {
+            let row = &mut self.candidates[place];
+            let worth_a_row = row.error != error || row.resolved_at.is_none_or(|at| now.since(at).as_secs() >= 60);
+            if error.is_none() {
+                row.resolved_at = Some(now);
+            }
+            row.error.clone_from(&error);
+            if worth_a_row && self.changed.last() != Some(&place) {
+                self.changed.push(place);
+            }
+        }
+    }
+
+    /// Adds what changed since the last batch.
+    pub fn changes(&mut self, roster: &mut Roster, batch: &mut Batch) {
+        let records = roster.take_records();
+        batch.endpoints = records.endpoints;
+        batch.answers = records.answers;
+        batch.removed =
+            records.removed.into_iter().map(|(name, host, address)| EndpointKey { name, host, address }).collect();
+        for key in &batch.removed {
+            self.chosen.remove(key);
+        }
+        batch.candidates = self.changed.drain(..).map(|place| self.candidates[place].clone()).collect();
+        batch.events = roster.take_events();
+        batch.results = std::mem::take(&mut self.results);
+    }
+
+    /// Adds the whole state.
+    pub fn everything(&mut self, roster: &mut Roster, config: &Config, batch: &mut Batch) {
+        roster.rewrite();
+        self.changes(roster, batch);
+        batch.complete = true;
+        batch.candidates = self.candidates.clone();
+        batch.names = config
+            .names
+            .iter()
+            .map(|name| NameRow {
+                name: name.name.to_string().into(),
+                mode: match name.mode {
+                    Mode::Answer => "answer",
+                    Mode::Observe => "observe",
+                }
+                .to_owned(),
+                select: select_word(name.policy.select).to_owned(),
+                ttl_s: name.ttl,
+                interval_ms: name.pace.interval.as_millis() as u64,
+            })
+            .collect();
+        batch.times_chosen = self.chosen.iter().map(|(key, count)| (key.clone(), *count)).collect();
+    }
+
+    /// Adds how often addresses were given since the last call.
+    pub fn given(&mut self, roster: &Roster, given: Vec<(Key, u64)>, batch: &mut Batch) {
+        for ((name, address), more) in given {
+            // An address that two candidates of a name share is counted for the one that ranks first.
+            let Some((name, host)) = roster.endpoint_of(name, address) else { continue };
+            let key = EndpointKey { name, host, address };
+            let count = self.chosen.entry(key.clone()).or_default();
+            *count += more;
+            batch.times_chosen.push((key, *count));
+        }
+    }
+
+    /// Adds the daemon's row.
+    pub fn heartbeat(&mut self, batch: &mut Batch, note: &str, now: Time) {
+        self.daemon.heartbeat_at = now;
+        note.clone_into(&mut self.daemon.note);
+        batch.daemon = Some(self.daemon.clone());
+    }
+
+    /// Marks a clean stop.
+    pub fn stopped(&mut self, batch: &mut Batch, now: Time) {
+        self.daemon.stopped_at = Some(now);
+        batch.daemon = Some(self.daemon.clone());
+    }
+}
+
+/// The word of the configuration for a policy.
+fn select_word(select: Select) -> &'static str {
+    match select {
+        Select::LowestLatency => "lowest-latency",
+        Select::LatencyGroup => "latency-group",
+        Select::RoundRobin => "round-robin",
+        Select::Failover => "failover",
+        Select::All => "all",
+    }
+}

@@ -1,0 +1,500 @@
+//! SHELL. The poller thread: runs checks and look-ups on a bounded pool and publishes what came of them.
+//!
+//! It decides nothing itself: [`Roster`] says what is due, takes the results and says what is answered now.
+//! The order after a result is fixed: apply, publish, persist. The poller waits for its inbox only; network,
+//! disk and the reading of a new configuration happen on other threads and come back as a [`Message`].
+//! How an answer reaches the event loop is the caller's: a function that takes a [`Publication`].
+
+pub mod catalogue;
+pub mod checks;
+mod connect;
+mod http;
+mod http_connector;
+pub mod jobs;
+mod ledger;
+pub mod lookup;
+pub mod resolv_conf;
+mod tally;
+mod tcp;
+pub mod trust;
+pub mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{Level, info, log, warn};
+
+use crate::config::{Config, Mode};
+use crate::dns::snapshot::{FamilyAnswer, NameAnswer, Turn};
+use crate::health::decide::{Decision, FamilyDecision, Plan};
+use crate::health::roster::Roster;
+use crate::health::{Event, EventKind, Override, State, Time};
+use crate::mailbox::Inbox;
+use crate::os::{Clock, SuspendWatch};
+use crate::store::{Batch, Stored, Writer};
+use catalogue::Catalogue;
+use jobs::{Crew, Done, Loaded};
+use ledger::Ledger;
+use tally::Tally;
+
+/// Between two looks at what does not announce itself: the clock, the list of servers, the counters.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What the last rows get to reach the disk when the daemon stops.
+const LAST_WRITE: Duration = Duration::from_secs(3);
+
+/// READY is reported after this even if a check has not come back.
+const READY_AFTER: Duration = Duration::from_secs(5);
+
+/// What the poller's inbox holds.
+pub enum Message {
+    /// A worker has finished.
+    Done(Done),
+    /// All rows of the override table, read again.
+    Overrides(Vec<Override>),
+    /// The state file was begun anew: everything has to be written again.
+    WriteAll,
+    /// What is wrong with the state file now; `None` = nothing any more.
+    StoreTrouble(Option<String>),
+    /// Read the configuration again.
+    Reload,
+    /// A name that is idle was asked for: its index and the table it belongs to.
+    Asked {
+        /// Index in the configuration.
+        name: u32,
+    },
+    /// Hand the last counters over and end.
+    Stop,
+}
+
+/// What the poller has to say to the event loop.
+pub enum Publication {
+    /// One name's new answer.
+    Answer {
+        /// Index in the configuration last published.
+        name: u32,
+        /// Both families.
+        answer: NameAnswer,
+    },
+    /// A new configuration with the answers of all its names.
+    Table {
+        /// What was loaded.
+        config: Arc<Config>,
+        /// One for each name.
+        answers: Vec<NameAnswer>,
+        /// The general upstream servers.
+        servers: Vec<SocketAddr>,
+    },
+    /// A reload was refused; the running configuration stays.
+    ReloadRefused,
+    /// New general upstream servers.
+    Servers(Vec<SocketAddr>),
+    /// This host's addresses or its sleep make old sockets useless.
+    Renew,
+    /// Fresh state for every name, or patience is over.
+    Ready,
+    /// A line for a person.
+    Status(String),
+}
+
+/// What a poller needs to begin.
+pub struct Setup {
+    /// The configuration it starts with.
+    pub config: Arc<Config>,
+    /// What the state file remembers.
+    pub stored: Stored,
+    /// har's own listeners, never asked as upstreams.
+    pub listeners: Vec<SocketAddr>,
+    /// Of this host, for phases and shares.
+    pub machine_id: Vec<u8>,
+    /// The clock of all health.
+    pub clock: Clock,
+    /// Where everybody writes to it.
+    pub inbox: Inbox<Message>,
+    /// The thread that writes the state file.
+    pub writer: Writer,
+}
+
+/// The poller's way to the event loop, which is made after it.
+pub struct Link {
+    /// Hands over what is new. Must not block.
+    pub publish: Box<dyn Fn(Publication) + Send>,
+    /// A sign of life for the watchdog.
+    pub beat: Box<dyn Fn() + Send>,
+    /// Adds the event loop's counters to a batch; tells whether an upstream beyond loopback answered since the last
+    /// call.
+    pub collect: Box<dyn FnMut(&mut Batch) -> bool + Send>,
+}
+
+/// The poller thread's state.
+pub struct Poller {
+    config: Arc<Config>,
+    catalogue: Catalogue,
+    roster: Roster,
+    crew: Crew,
+    clock: Clock,
+    inbox: Inbox<Message>,
+    writer: Writer,
+    link: Link,
+    tally: Tally,
+    ledger: Ledger,
+    started: Time,
+    next_housekeeping: Time,
+    ready: bool,
+    status: String,
+    /// A worker is reading the configuration.
+    reloading: bool,
+    /// What is wrong with the state file, if anything.
+    store_trouble: Option<String>,
+    /// This host slept.
+    suspend: SuspendWatch,
+}
+
+impl Poller {
+    /// A poller with the state of the last run, and the answers of all names as they are now.
+    pub fn new(setup: Setup) -> (Poller, Vec<NameAnswer>, Vec<SocketAddr>) {
+        let now = setup.clock.now();
+        let mut catalogue = Catalogue::default();
+        let compiled = catalogue.compile(&setup.config);
+        let mut roster = Roster::new(&setup.machine_id);
+        roster.configure(compiled.specs, now);
+        roster.restore(&setup.stored.endpoints, &setup.stored.answers, now);
+        roster.set_overrides(setup.stored.overrides.clone(), now);
+        let crew = Crew::new(setup.inbox.clone(), &setup.config, setup.listeners.clone());
+        let servers = crew.servers().to_vec();
+        let mut poller = Poller {
+            ledger: Ledger::new(&setup.config, setup.listeners, &setup.stored, now),
+            config: setup.config,
+            catalogue,
+            roster,
+            crew,
+            clock: setup.clock,
+            inbox: setup.inbox,
+            writer: setup.writer,
+            link: Link { publish: Box::new(|_| {}), beat: Box::new(|| {}), collect: Box::new(|_| false) },
+            tally: Tally::default(),
+            started: now,
+            next_housekeeping: now,
+            ready: false,
+            status: String::new(),
+            reloading: false,
+            store_trouble: None,
+            suspend: SuspendWatch::new(),
+        };
+        for problem in compiled.problems {
+            warn!("{problem}");
+        }
+        poller.roster.tick(now);
+        let answers = poller.all_answers(now);
+        (poller, answers, servers)
+    }
+
+    /// Runs until [`Message::Stop`], then hands over the last rows.
+    pub fn run(mut self, link: Link) {
+        self.link = link;
+        // Names, candidates and what a changed configuration left out: the tables are brought up to date at once.
+        self.write_everything(self.clock.now());
+        let mut messages = Vec::new();
+        loop {
+            let wait = self.until_due();
+            self.inbox.wait(Some(wait), &mut messages);
+            (self.link.beat)();
+            let now = self.clock.now();
+            for message in messages.drain(..) {
+                match message {
+                    Message::Stop => return self.finish(),
+                    message => self.apply(message, now),
+                }
+            }
+            self.step(now);
+        }
+    }
+
+    /// How long nothing is due, if nobody writes.
+    fn until_due(&self) -> Duration {
+        let now = self.clock.now();
+        let due = self.roster.next_due().unwrap_or(self.next_housekeeping).min(self.next_housekeeping);
+        due.since(now)
+    }
+
+    fn apply(&mut self, message: Message, now: Time) {
+        match message {
+            Message::Done(Done::Checked { job, result }) => {
+                self.crew.note(job.target, &result);
+                if let Some(host) = self.roster.candidate_of(job.target) {
+                    self.ledger.result(host, job.address, self.catalogue.definition(job.check), &result, now);
+                }
+                self.roster.apply_result(job.target, &result, now);
+            }
+            Message::Done(Done::LookedUp { host, result, beyond_loopback }) => {
+                self.crew.lookup_done();
+                self.ledger.looked_up(&host, &result, now);
+                self.roster.apply_lookup(&host, &result, now);
+                self.heard_from_upstream(beyond_loopback, now);
+            }
+            Message::Done(Done::DrainText { record, strings, ttl, beyond_loopback }) => {
+                self.crew.lookup_done();
+                self.roster.apply_drain_text(&record, strings, ttl, now);
+                self.heard_from_upstream(beyond_loopback, now);
+            }
+            Message::Done(Done::Followed { follower, changed }) => {
+                if self.crew.followed(follower, changed) {
+                    self.new_servers(now);
+                }
+            }
+            Message::Done(Done::Loaded(loaded)) => self.reloaded(*loaded, now),
+            Message::Overrides(rows) => self.roster.set_overrides(rows, now),
+            Message::StoreTrouble(trouble) => self.store_trouble(trouble),
+            Message::WriteAll => self.write_everything(now),
+            Message::Reload => self.reload(),
+            Message::Asked { name } => self.roster.asked(name as usize, now),
+            Message::Stop => {}
+        }
+    }
+
+    fn heard_from_upstream(&mut self, beyond_loopback: bool, now: Time) {
+        if beyond_loopback {
+            self.roster.upstream_answered(now);
+        }
+    }
+
+    /// What follows from the clock and from what was applied: publish first, then persist, then new work.
+    fn step(&mut self, now: Time) {
+        self.roster.tick(now);
+        for decision in self.roster.take_decisions(now) {
+            let answer = self.name_answer(&decision);
+            (self.link.publish)(Publication::Answer { name: decision.name as u32, answer });
+        }
+        self.report_ready(now);
+        let mut batch = Batch::default();
+        self.ledger.changes(&mut self.roster, &mut batch);
+        for event in &batch.events {
+            log!(level(event), "{event}");
+        }
+        if now >= self.next_housekeeping {
+            self.next_housekeeping = now.after(HOUSEKEEPING);
+            self.housekeeping(&mut batch, now);
+        }
+        self.writer.send(batch);
+        self.hand_out(now);
+    }
+
+    fn hand_out(&mut self, now: Time) {
+        for job in self.roster.next_lookups(now, self.crew.free_lookups()) {
+            self.crew.look_up(job);
+        }
+        for job in self.roster.next_checks(now, usize::MAX) {
+            self.crew.check(job, self.catalogue.runner(job.check));
+        }
+    }
+
+    /// Once a second: what does not announce itself.
+    fn housekeeping(&mut self, batch: &mut Batch, now: Time) {
+        if let Some(slept) = self.suspend.slept() {
+            info!("this host was suspended for {slept:.0?}: everything is checked at once");
+            (self.link.publish)(Publication::Renew);
+            self.roster.check_everything(now);
+        }
+        self.crew.follow();
+        self.count(batch, now);
+        self.report_status();
+    }
+
+    /// Counters and the heartbeat.
+    fn count(&mut self, batch: &mut Batch, now: Time) {
+        if (self.link.collect)(batch) {
+            self.roster.upstream_answered(now);
+        }
+        self.ledger.given(&self.roster, self.tally.collect(), batch);
+        self.ledger.heartbeat(batch, &self.status, now);
+    }
+
+    fn report_ready(&mut self, now: Time) {
+        if !self.ready && (self.roster.first_round_done() || now.since(self.started) >= READY_AFTER) {
+            self.ready = true;
+            (self.link.publish)(Publication::Ready);
+        }
+    }
+
+    /// Publishes the status line when it changed.
+    fn report_status(&mut self) {
+        let summary = self.roster.summary();
+        let mut line = format!(
+            "{} names, {} of {} addresses up",
+            summary.names,
+            summary.up,
+            summary.up + summary.down + summary.unknown
+        );
+        if summary.names_without_fit > 0 {
+            line += &format!(", {} names without a healthy address", summary.names_without_fit);
+        }
+        if summary.local_fault {
+            line += ", this host's own network seems down: answers are held";
+        }
+        if self.crew.servers().is_empty() {
+            line += ", no upstream server";
+        }
+        if let Some(trouble) = &self.store_trouble {
+            line += &format!(", {trouble}");
+        }
+        if line != self.status {
+            self.status.clone_from(&line);
+            (self.link.publish)(Publication::Status(line));
+        }
+    }
+
+    /// Says once what is wrong with the state file, and once that it is well again.
+    fn store_trouble(&mut self, trouble: Option<String>) {
+        match &trouble {
+            Some(trouble) => warn!("{trouble}; answers and checks go on"),
+            None if self.store_trouble.is_some() => info!("the state file is written again"),
+            None => {}
+        }
+        self.store_trouble = trouble;
+    }
+
+    /// The list of upstream servers changed: what failed for want of one is tried again now.
+    fn new_servers(&mut self, now: Time) {
+        let servers = self.crew.servers().to_vec();
+        let shown: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+        info!("upstream servers: {}", shown.join(", "));
+        (self.link.publish)(Publication::Servers(servers));
+        self.roster.check_everything(now);
+    }
+
+    /// Has the configuration read again, off this thread.
+    fn reload(&mut self) {
+        if !self.reloading {
+            self.reloading = true;
+            self.crew.load(&self.config, self.catalogue.clone());
+        }
+    }
+
+    /// Takes over what was read, or stays with what runs.
+    fn reloaded(&mut self, loaded: Loaded, now: Time) {
+        self.reloading = false;
+        let fresh = match loaded {
+            Ok(fresh) => fresh,
+            Err(report) => {
+                log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
+                (self.link.publish)(Publication::ReloadRefused);
+                return;
+            }
+        };
+        for text in fresh.config.warnings.iter().map(ToString::to_string).chain(fresh.compiled.problems) {
+            warn!("{text}");
+        }
+        for key in needs_restart(&self.config, &fresh.config) {
+            warn!("{key} has changed: this takes effect with a restart of har");
+        }
+        self.config = Arc::new(fresh.config);
+        self.catalogue = fresh.catalogue;
+        self.roster.configure(fresh.compiled.specs, now);
+        self.crew.configure(&self.config);
+        self.ledger.configure(&self.config);
+        self.roster.tick(now);
+        let answers = self.all_answers(now);
+        let servers = self.crew.servers().to_vec();
+        (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers });
+        self.write_everything(now);
+        info!("the configuration was loaded again: {} names", self.config.names.len());
+    }
+
+    /// Every name's answer; all decisions are new after `configure`.
+    fn all_answers(&mut self, now: Time) -> Vec<NameAnswer> {
+        let mut answers = vec![not_known(); self.config.names.len()];
+        for decision in self.roster.take_decisions(now) {
+            let answer = self.name_answer(&decision);
+            if let Some(place) = answers.get_mut(decision.name) {
+                *place = answer;
+            }
+        }
+        answers
+    }
+
+    /// Hands over the whole state: the file is new, or the configuration is.
+    fn write_everything(&mut self, now: Time) {
+        let mut batch = Batch::default();
+        self.ledger.everything(&mut self.roster, &self.config, &mut batch);
+        self.count(&mut batch, now);
+        self.writer.send(batch);
+    }
+
+    /// The last counters, and the mark of a clean stop.
+    fn finish(mut self) {
+        let now = self.clock.now();
+        let mut batch = Batch::default();
+        self.ledger.changes(&mut self.roster, &mut batch);
+        self.count(&mut batch, now);
+        self.ledger.stopped(&mut batch, now);
+        self.writer.send(batch);
+        if !self.writer.stop(LAST_WRITE) {
+            warn!("the last rows could not be written to the state file");
+        }
+    }
+
+    /// A decision of `health` in the words of `dns`.
+    fn name_answer(&mut self, decision: &Decision) -> NameAnswer {
+        let observed = self.config.names.get(decision.name).is_some_and(|name| name.mode == Mode::Observe);
+        let [v4, v6] = &decision.families;
+        NameAnswer {
+            v4: self.family_answer(decision, v4),
+            v6: self.family_answer(decision, v6),
+            bypass: decision.bypass || observed,
+        }
+    }
+
+    fn family_answer(&mut self, decision: &Decision, family: &FamilyDecision) -> FamilyAnswer {
+        let tally = &mut self.tally;
+        let answer = match &family.plan {
+            Plan::Addresses { turns, stale } => FamilyAnswer::Addresses {
+                turns: turns
+                    .iter()
+                    .map(|addresses| Turn {
+                        given: tally.watch(decision.name, addresses),
+                        addresses: addresses.clone(),
+                    })
+                    .collect(),
+                stale: *stale,
+            },
+            Plan::Empty => FamilyAnswer::Empty,
+            Plan::AllDown => FamilyAnswer::AllDown,
+            Plan::NotReady => FamilyAnswer::NotReady,
+            Plan::Forward => FamilyAnswer::Forward,
+        };
+        if decision.waiting { FamilyAnswer::Wait(Box::new(answer)) } else { answer }
+    }
+}
+
+/// How loud an event is in the log.
+fn level(event: &Event) -> Level {
+    match event.kind {
+        EventKind::LocalFault | EventKind::RoleConflict => Level::Warn,
+        EventKind::State if event.after.as_deref() == Some(State::Down.as_str()) => Level::Warn,
+        _ => Level::Info,
+    }
+}
+
+/// What a name answers before anything is known of it.
+fn not_known() -> NameAnswer {
+    let wait = || FamilyAnswer::Wait(Box::new(FamilyAnswer::NotReady));
+    NameAnswer { v4: wait(), v6: wait(), bypass: false }
+}
+
+/// Keys whose change cannot take effect in a running daemon: sockets that need privileges, files opened at
+/// the start.
+fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
+    let (a, b) = (&running.server, &fresh.server);
+    let mut keys = Vec::new();
+    if a.listen != b.listen {
+        keys.push("server.listen");
+    }
+    if a.state != b.state {
+        keys.push("server.state");
+    }
+    if a.user != b.user {
+        keys.push("server.user");
+    }
+    keys
+}

@@ -1,1 +1,25 @@
-//! Tests of the real program.
+//! Process tests: the built binary, started as users start it, between scripted peers.
+//!
+//! One file a subject; `harness/` starts the daemon and plays its upstream, its checked servers and its
+//! service manager. Nothing leaves the loopback interface.
+
+mod answers;
+mod candidates;
+mod cold;
+mod config;
+mod demo;
+mod failover;
+mod forward;
+mod harness;
+mod host;
+mod hostile;
+mod notify;
+mod privileges;
+mod project;
+mod regression;
+mod reload;
+mod restart;
+mod sockets;
+mod state;
+mod stop;
+mod tls;

@@ -1,0 +1,159 @@
+//! The command line: grammar, help, and the way from a parsed command to its exit status.
+//!
+//! One definition (clap) yields the parser and `--help`; manual pages and completions come from it too.
+//! Exit status: 0 fine; 1 a failure at run time, one line that says what and how to mend it; 2 usage or an
+//! invalid configuration.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::demo;
+use crate::commands::events::EventsOptions;
+use crate::commands::status::StatusOptions;
+use crate::commands::{self, Ended, Failure};
+use crate::{config, daemon};
+
+/// A host's own DNS daemon: answers the names in its configuration with the address of the lowest-latency
+/// healthy candidate and forwards everything else.
+#[derive(Debug, Parser)]
+#[command(name = "har", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground; log to standard error
+    Serve(ConfigFile),
+    /// Report everything that is wrong with the configuration, at once (exit status 2 if anything is)
+    CheckConfig(ConfigFile),
+    /// Show what is answered now and why
+    Status(Status),
+    /// Show what happened: changes of state and of answers, with the reasons
+    Events(Events),
+    /// Show har at work: three small HTTP servers, the real daemon on 127.0.0.1:5300, a failure and a recovery
+    Demo(Demo),
+}
+
+/// The configuration file that every command reads.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = config::defaults::CONFIG)]
+    pub config: PathBuf,
+}
+
+/// `har status`
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    /// The configuration file, which says where the state file is.
+    pub file: ConfigFile,
+    /// Only this name
+    pub name: Option<String>,
+    /// Machine-readable output
+    #[arg(long)]
+    pub json: bool,
+    /// One line and an exit status for monitoring plugins: 0 ok, 1 warning, 2 critical, 3 unknown
+    #[arg(long, conflicts_with = "json")]
+    pub check: bool,
+}
+
+/// `har events`
+#[derive(Debug, Args)]
+pub struct Events {
+    #[command(flatten)]
+    /// The configuration file, which says where the state file is.
+    pub file: ConfigFile,
+    /// Only this name
+    pub name: Option<String>,
+    /// At most this many, the latest ones
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    pub limit: u32,
+    /// Go on with new ones as they come
+    #[arg(long)]
+    pub follow: bool,
+    /// Machine-readable output, an object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `har demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// End by itself after this long, such as 30s
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub length: Option<Duration>,
+    /// Where the daemon of the demonstration listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5300")]
+    pub listen: SocketAddr,
+}
+
+/// Parses the process's arguments, runs the command and reports how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Not locked for good: the demonstration prints from another thread than the daemon's.
+    let ended = run(cli, &mut std::io::stdout()).and_then(|code| {
+        std::io::stdout().flush()?;
+        Ok(code)
+    });
+    match ended {
+        Ok(code) => code,
+        // `har status | head` ends the reader first: nothing is wrong with that.
+        Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(Failure::Config(report)) => complain(2, &report.to_string()),
+        Err(Failure::Usage(text)) => complain(2, &format!("har: {text}")),
+        Err(Failure::Run(text)) => complain(1, &format!("har: {text}")),
+    }
+}
+
+fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
+    match cli.command {
+        Command::Serve(file) => daemon::serve(&file.config),
+        Command::CheckConfig(file) => commands::check_config::run(&file.config, out),
+        Command::Status(arguments) => {
+            let config = config::load(&arguments.file.config).map_err(Failure::Config)?;
+            let options = StatusOptions { name: arguments.name, json: arguments.json, check: arguments.check };
+            commands::status::run(&config.server.state, &options, out)
+        }
+        Command::Events(arguments) => {
+            let config = config::load(&arguments.file.config).map_err(Failure::Config)?;
+            let Events { name, limit, follow, json, .. } = arguments;
+            commands::events::run(&config.server.state, &EventsOptions { name, limit, follow, json }, out)
+        }
+        Command::Demo(Demo { length, listen }) => {
+            let options = demo::Options { length, listen, terminal: std::io::stdout().is_terminal() };
+            demo::run(&options, out, daemon::run)
+        }
+    }
+}
+
+/// Says what went wrong on standard error; a standard error that is gone too is nobody's problem.
+fn complain(code: u8, text: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+    ExitCode::from(code)
+}
+
+/// A duration with a unit, as in the configuration: `250ms`, `10s`, `5m`, `24h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    config::values::duration(text).ok_or_else(|| "a number and a unit are needed: 250ms, 10s, 5m or 24h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,126 @@
+//! `har events`: what happened, a line each; with `--follow` as it happens.
+//!
+//! The lines come from the `event` table, so that they are the same as those of an hour ago. Following looks twice
+//! a second and ends when the reader of the output goes away.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{Ended, Failure};
+use crate::store::{EventRow, ReadError, Reader};
+
+/// Between two looks at the table.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What `har events` was asked for.
+#[derive(Clone, Debug)]
+pub struct EventsOptions {
+    /// Only of this name.
+    pub name: Option<String>,
+    /// The last so many.
+    pub limit: u32,
+    /// Go on with what happens.
+    pub follow: bool,
+    /// A JSON object a line.
+    pub json: bool,
+}
+
+/// Shows the events of the state file `state`.
+pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended {
+    let name = options.name.as_ref().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    let failure = |error: ReadError| Failure::Run(error.to_string());
+    let mut rows =
+        Reader::open(state).and_then(|reader| reader.events(0, options.limit, name.as_deref())).map_err(failure)?;
+    let mut last = 0;
+    loop {
+        for row in &rows {
+            last = row.id;
+            writeln!(out, "{}", if options.json { json(row) } else { line(row) })?;
+        }
+        out.flush()?;
+        if !options.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(LOOK_EVERY);
+        // Opened for each look: an open reader would keep a stopping har from leaving a plain file, and would
+        // not see a file that took this one's place. While there is none, the wait goes on.
+        rows = Reader::open(state).and_then(|reader| since(&reader, last, name.as_deref())).unwrap_or_default();
+    }
+}
+
+/// The events after `last`; all of them when the file was begun anew since.
+fn since(reader: &Reader, last: i64, name: Option<&str>) -> Result<Vec<EventRow>, ReadError> {
+    let newest = reader.events(0, 1, None)?.first().map_or(0, |row| row.id);
+    reader.events(if newest < last { 0 } else { last }, u32::MAX, name)
+}
+
+/// `TIME kind name family host address: before → after (12.5 ms → 8.3 ms): reason`
+fn line(row: &EventRow) -> String {
+    let mut line = format!("{} {}", row.at, row.kind);
+    for part in [&row.name, &row.family, &row.host, &row.address].into_iter().flatten() {
+        line.push(' ');
+        line.push_str(part);
+    }
+    let or_none = |side: &Option<String>| side.clone().filter(|text| !text.is_empty()).unwrap_or("none".to_owned());
+    if row.before.is_some() || row.after.is_some() {
+        line.push_str(&format!(": {} → {}", or_none(&row.before), or_none(&row.after)));
+    }
+    if row.before_ms.is_some() || row.after_ms.is_some() {
+        let ms = |latency: Option<f64>| latency.map_or("unknown".to_owned(), |latency| format!("{latency:.1} ms"));
+        line.push_str(&format!(" ({} → {})", ms(row.before_ms), ms(row.after_ms)));
+    }
+    line + ": " + &row.reason
+}
+
+fn json(row: &EventRow) -> String {
+    // Nothing in it can fail to be written: text and numbers.
+    serde_json::to_string(row).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{LONG, complete, start};
+    use crate::store::{Batch, Writer};
+
+    /// Sends another event for each line that was read, and breaks off at the third.
+    struct Pipe<'a>(&'a Writer, u32);
+
+    impl Write for Pipe<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.1 += bytes.iter().filter(|&&byte| byte == b'\n').count() as u32;
+            if self.1 > 2 {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            if bytes.contains(&b'\n') {
+                self.0.send(Batch { events: complete(1).events, ..Batch::default() });
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn events_are_shown_and_followed_until_the_pipe_closes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.db");
+        let (writer, _) = start(&path);
+        writer.send(complete(1));
+        assert!(writer.flush(LONG));
+        let mut options =
+            EventsOptions { name: Some("api.example.com".to_owned()), limit: 10, follow: false, json: false };
+        let mut out = Vec::new();
+        assert_eq!(run(&path, &options, &mut out).unwrap(), ExitCode::SUCCESS);
+        let text = String::from_utf8(out).unwrap();
+        let wanted = "answer api.example.com A: 192.0.2.2 → 192.0.2.1 (12.5 ms → 8.2 ms): 12.5 ms → 8.25 ms\n";
+        assert!(text.ends_with(wanted), "{text}");
+        options.follow = true;
+        assert!(matches!(run(&path, &options, &mut Pipe(&writer, 0)), Err(Failure::ClosedPipe)));
+        assert!(writer.stop(LONG));
+    }
+}

@@ -1,0 +1,401 @@
+//! `har status`: what is answered now, why, and how every candidate does.
+//!
+//! Everything comes from the state file, so that the command works as any user and with no daemon running, and
+//! says which of the two it is. `--json` is documented in `docs/schema.md` and only grows. `--check` ends as
+//! monitoring plugins do: 0 fine, 1 a warning, 2 critical, 3 unknown.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Ended, Failure};
+use crate::health::{AnswerRecord, EndpointRecord, Family, State, Time};
+use crate::store::{Life, Reader, Stored, time};
+
+/// What `har status` was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct StatusOptions {
+    /// Only this name.
+    pub name: Option<String>,
+    /// JSON instead of a table.
+    pub json: bool,
+    /// One line and an exit status for a monitoring system.
+    pub check: bool,
+}
+
+/// Shows the state file `state`.
+pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended {
+    let stored = Reader::open(state).and_then(|reader| reader.load());
+    let mut stored = match stored {
+        Ok(stored) => stored,
+        Err(error) if options.check => {
+            writeln!(out, "UNKNOWN: {error}")?;
+            return Ok(ExitCode::from(3));
+        }
+        Err(error) => return Err(Failure::Run(error.to_string())),
+    };
+    if let Some(wanted) = &options.name {
+        let wanted = wanted.trim_end_matches('.').to_ascii_lowercase();
+        stored.names.retain(|(row, _)| *row.name == *wanted);
+        if stored.names.is_empty() {
+            let line = format!("'{wanted}' is not a configured name in {}; `har status` lists them", state.display());
+            if options.check {
+                writeln!(out, "UNKNOWN: {line}")?;
+                return Ok(ExitCode::from(3));
+            }
+            return Err(Failure::Usage(line));
+        }
+    }
+    let now = time::now();
+    if options.check {
+        let (level, line) = verdict(&stored, now);
+        writeln!(out, "{line}")?;
+        return Ok(ExitCode::from(level));
+    }
+    let text = if options.json { json(&stored, now) } else { table(&stored, now) };
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The line of a monitoring plugin and its exit status.
+fn verdict(stored: &Stored, now: Time) -> (u8, String) {
+    match stored.life() {
+        Life::Running => (),
+        Life::Never => return (3, "UNKNOWN: no daemon has written this state yet".to_owned()),
+        _ => return (2, format!("CRITICAL: {}", daemon_line(stored, now))),
+    }
+    let (mut without, mut degraded) = (Vec::new(), Vec::new());
+    for (row, _) in &stored.names {
+        let states: Vec<State> = endpoints(stored, &row.name, None).map(|endpoint| endpoint.state).collect();
+        match states.iter().filter(|&&state| state == State::Up).count() {
+            0 => without.push(row.name.to_string()),
+            up if up < states.len() => degraded.push(format!("{} ({up} of {} up)", row.name, states.len())),
+            _ => (),
+        }
+    }
+    let total = stored.names.len();
+    if !without.is_empty() {
+        (2, format!("CRITICAL: nothing up for {} of {total} names: {}", without.len(), without.join(", ")))
+    } else if !degraded.is_empty() {
+        (
+            1,
+            format!(
+                "WARNING: {} of {total} names have addresses that are not up: {}",
+                degraded.len(),
+                degraded.join(", ")
+            ),
+        )
+    } else {
+        (0, format!("OK: everything up for {total} names"))
+    }
+}
+
+fn daemon_line(stored: &Stored, now: Time) -> String {
+    let Some(daemon) = &stored.daemon else { return "no daemon has written this state yet".to_owned() };
+    let age = age(now, daemon.heartbeat_at);
+    let mut line = match stored.life() {
+        Life::Running => format!("har {} runs as process {}, state of {age} ago", daemon.version, daemon.pid),
+        Life::Silent => format!("har runs as process {} but has written nothing for {age}: see its log", daemon.pid),
+        Life::Stopped => format!("har is not running: it was stopped {age} ago"),
+        Life::Gone | Life::Never => {
+            format!("har is not running: it was last heard of {age} ago and did not end in order")
+        }
+    };
+    if !daemon.note.is_empty() {
+        let _ = write!(line, "; {}", daemon.note);
+    }
+    line
+}
+
+fn table(stored: &Stored, now: Time) -> String {
+    let mut text = daemon_line(stored, now) + "\n";
+    for order in stored.overrides.iter().filter(|order| order.expires_at.is_none_or(|end| end > now)) {
+        let _ = write!(text, "override {}: {}", order.id, order.kind.as_str());
+        for part in [&order.target, &order.name].into_iter().flatten() {
+            let _ = write!(text, " {part}");
+        }
+        if let Some(end) = order.expires_at {
+            let _ = write!(text, ", for {} more", span(end.since(now)));
+        }
+        let _ = writeln!(text, "{}", order.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default());
+    }
+    for (row, _) in &stored.names {
+        for family in Family::BOTH {
+            let ranked: Vec<&EndpointRecord> = endpoints(stored, &row.name, Some(family)).collect();
+            let answer = answer(stored, &row.name, family);
+            if ranked.is_empty() && answer.is_none_or(|answer| answer.addresses.is_empty()) {
+                continue;
+            }
+            let _ = writeln!(text, "\n{} {}  {}", row.name, family.record(), answered(answer, now));
+            text.push_str(&candidates(&ranked, now));
+        }
+        if endpoints(stored, &row.name, None).next().is_none() {
+            let _ = writeln!(text, "\n{}  no address known", row.name);
+        }
+    }
+    text
+}
+
+fn answered(answer: Option<&AnswerRecord>, now: Time) -> String {
+    let Some(answer) = answer else { return "nothing yet".to_owned() };
+    let addresses = match answer.addresses.as_slice() {
+        [] => "nothing".to_owned(),
+        addresses => addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
+    };
+    format!("{addresses}  for {}: {}", age(now, answer.since), answer.reason)
+}
+
+/// Aligned lines, a candidate's address each.
+fn candidates(ranked: &[&EndpointRecord], now: Time) -> String {
+    let lines: Vec<[String; 7]> = ranked
+        .iter()
+        .map(|endpoint| {
+            let error = endpoint.last_outcome.filter(|&outcome| outcome != crate::health::Outcome::Ok);
+            let error = error.map(|outcome| match &endpoint.last_error {
+                Some(error) => format!("{}: {error}", outcome.as_str()),
+                None => outcome.as_str().to_owned(),
+            });
+            let remark = match error {
+                Some(error) => format!("{}; {error}", endpoint.standing),
+                None => endpoint.standing.clone(),
+            };
+            [
+                if endpoint.chosen { "*" } else { " " }.to_owned(),
+                endpoint.address.to_string(),
+                endpoint.host.to_string(),
+                endpoint.state.as_str().to_owned(),
+                endpoint.latency_ms.map_or_else(|| "-".to_owned(), |latency| format!("{latency:.1} ms")),
+                endpoint.last_check.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(now, at))),
+                remark,
+            ]
+        })
+        .collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let mut shown = " ".to_owned();
+        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
+            // Numbers end at the same place, words begin there.
+            let _ = match column {
+                4 => write!(shown, " {cell:>width$} "),
+                _ => write!(shown, " {cell:<width$} "),
+            };
+        }
+        text.push_str(shown.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn endpoints<'a>(
+    stored: &'a Stored,
+    name: &'a str,
+    family: Option<Family>,
+) -> impl Iterator<Item = &'a EndpointRecord> + 'a {
+    // They lie in the order of name, family and rank.
+    let start = stored.endpoints.partition_point(|endpoint| &*endpoint.name < name);
+    let of_name = stored.endpoints.iter().skip(start).take_while(move |endpoint| &*endpoint.name == name);
+    of_name.filter(move |endpoint| family.is_none_or(|family| Family::of(endpoint.address) == family))
+}
+
+fn answer<'a>(stored: &'a Stored, name: &str, family: Family) -> Option<&'a AnswerRecord> {
+    // Answers lie in the order of name and family, by the table's key.
+    let key = |answer: &AnswerRecord| (&*answer.name, answer.family.record()).cmp(&(name, family.record()));
+    stored.answers.binary_search_by(key).ok().and_then(|at| stored.answers.get(at))
+}
+
+fn age(now: Time, then: Time) -> String {
+    span(now.since(then))
+}
+
+/// A duration in one unit, rounded down: `12 s`, `5 min`, `3 h`, `2 d`.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    /// `running`, `silent`, `stopped`, `gone`, `never`.
+    daemon: &'static str,
+    pid: Option<u32>,
+    version: Option<&'a str>,
+    started_at: Option<String>,
+    heartbeat_at: Option<String>,
+    heartbeat_age_ms: Option<u64>,
+    note: Option<&'a str>,
+    names: Vec<Name<'a>>,
+}
+
+#[derive(Serialize)]
+struct Name<'a> {
+    name: &'a str,
+    mode: &'a str,
+    answers: Vec<Answer<'a>>,
+    candidates: Vec<Candidate<'a>>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    family: &'static str,
+    addresses: &'a [IpAddr],
+    basis: &'a str,
+    reason: &'a str,
+    since: String,
+}
+
+#[derive(Serialize)]
+struct Candidate<'a> {
+    host: String,
+    address: IpAddr,
+    family: &'static str,
+    rank: Option<u32>,
+    chosen: bool,
+    state: &'static str,
+    since: String,
+    standing: &'a str,
+    latency_ms: Option<f64>,
+    connect_ms: Option<f64>,
+    total_ms: Option<f64>,
+    last_check: Option<String>,
+    last_outcome: Option<&'static str>,
+    last_error: Option<&'a str>,
+    stale: bool,
+}
+
+fn json(stored: &Stored, now: Time) -> String {
+    let daemon = stored.daemon.as_ref();
+    let names = stored.names.iter().map(|(row, _)| Name {
+        name: &row.name,
+        mode: &row.mode,
+        answers: Family::BOTH
+            .into_iter()
+            .filter_map(|family| answer(stored, &row.name, family))
+            .map(|answer| Answer {
+                family: answer.family.record(),
+                addresses: &answer.addresses,
+                basis: &answer.basis,
+                reason: &answer.reason,
+                since: time::to_text(answer.since),
+            })
+            .collect(),
+        candidates: endpoints(stored, &row.name, None).map(candidate).collect(),
+    });
+    let document = Document {
+        daemon: match stored.life() {
+            Life::Running => "running",
+            Life::Silent => "silent",
+            Life::Stopped => "stopped",
+            Life::Gone => "gone",
+            Life::Never => "never",
+        },
+        pid: daemon.map(|daemon| daemon.pid),
+        version: daemon.map(|daemon| daemon.version.as_str()),
+        started_at: daemon.map(|daemon| time::to_text(daemon.started_at)),
+        heartbeat_at: daemon.map(|daemon| time::to_text(daemon.heartbeat_at)),
+        heartbeat_age_ms: daemon
+            .map(|daemon| u64::try_from(now.since(daemon.heartbeat_at).as_millis()).unwrap_or(u64::MAX)),
+        note: daemon.map(|daemon| daemon.note.as_str()).filter(|note| !note.is_empty()),
+        names: names.collect(),
+    };
+    // Nothing in it can fail to be written: text, numbers and lists.
+    serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+}
+
+fn candidate(endpoint: &EndpointRecord) -> Candidate<'_> {
+    Candidate {
+        host: endpoint.host.to_string(),
+        address: endpoint.address,
+        family: Family::of(endpoint.address).record(),
+        rank: endpoint.rank,
+        chosen: endpoint.chosen,
+        state: endpoint.state.as_str(),
+        since: time::to_text(endpoint.since),
+        standing: &endpoint.standing,
+        latency_ms: endpoint.latency_ms,
+        connect_ms: endpoint.connect_ms,
+        total_ms: endpoint.total_ms,
+        last_check: endpoint.last_check.map(time::to_text),
+        last_outcome: endpoint.last_outcome.map(crate::health::Outcome::as_str),
+        last_error: endpoint.last_error.as_deref(),
+        stale: endpoint.stale,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{LONG, complete, start};
+
+    fn shown(path: &Path, options: &StatusOptions) -> (Ended, String) {
+        let mut out = Vec::new();
+        let ended = run(path, options, &mut out);
+        (ended, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_table_the_document_and_the_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.db");
+        let check = StatusOptions { check: true, ..StatusOptions::default() };
+        let (ended, text) = shown(&path, &check);
+        assert_eq!(ended.unwrap(), ExitCode::from(3), "{text}");
+        assert!(
+            matches!(shown(&path, &StatusOptions::default()).0, Err(Failure::Run(line)) if line.contains("is har running"))
+        );
+
+        let (writer, _) = start(&path);
+        let mut batch = complete(2);
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+        let (ended, text) = shown(&path, &StatusOptions::default());
+        assert_eq!(ended.unwrap(), ExitCode::SUCCESS);
+        assert!(text.starts_with("har 0.1.0 runs as process"), "{text}");
+        assert!(text.contains("\napi.example.com A  192.0.2.1 192.0.2.2  for "), "{text}");
+        assert!(text.contains("\n  *  192.0.2.1  h1.example.com  up   9.2 ms  0 s ago  chosen\n"), "{text}");
+        assert!(text.contains("\n     192.0.2.2  h2.example.com  up  10.2 ms  0 s ago  reserve\n"), "{text}");
+
+        let one = StatusOptions { name: Some("API.example.com.".to_owned()), json: true, check: false };
+        let document: serde_json::Value = serde_json::from_str(&shown(&path, &one).1).unwrap();
+        assert_eq!(document["daemon"], "running");
+        assert_eq!(document["names"][0]["answers"][0]["addresses"][0], "192.0.2.1");
+        assert_eq!(document["names"][0]["candidates"][1]["state"], "up");
+        let other = StatusOptions { name: Some("other".to_owned()), ..StatusOptions::default() };
+        assert!(matches!(shown(&path, &other).0, Err(Failure::Usage(_))));
+
+        let (ended, text) = shown(&path, &check);
+        assert_eq!((ended.unwrap(), text.as_str()), (ExitCode::SUCCESS, "OK: everything up for 1 names\n"));
+        batch.endpoints[0].state = State::Down;
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+        assert_eq!(shown(&path, &check).0.unwrap(), ExitCode::from(1));
+        batch.endpoints[1].state = State::Down;
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+        assert!(shown(&path, &check).1.starts_with("CRITICAL: nothing up for 1 of 1 names: api.example.com"));
+        // A process number that the kernel never gives out, and a heart that stopped.
+        let daemon = batch.daemon.as_mut().unwrap();
+        (daemon.pid, daemon.heartbeat_at) = (i32::MAX as u32, Time(time::now().0 - 60_000));
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+        assert!(shown(&path, &check).1.starts_with("CRITICAL: har is not running: it was last heard of 60 s ago"));
+        batch.daemon.as_mut().unwrap().stopped_at = Some(time::now());
+        writer.send(batch);
+        assert!(writer.stop(LONG));
+        let (ended, text) = shown(&path, &check);
+        assert_eq!(ended.unwrap(), ExitCode::from(2));
+        assert!(text.starts_with("CRITICAL: har is not running: it was stopped"), "{text}");
+    }
+}

@@ -1,0 +1,247 @@
+//! `har serve` from start to stop, read from top to bottom.
+//!
+//! This file builds the rooms and wires them: the event loop on the calling thread, the poller and the writer
+//! of the state file on threads of their own. Nothing is decided here but the order.
+
+mod tallies;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use log::{debug, error, info, warn};
+
+use crate::commands::{Ended, Failure};
+use crate::config::{self, Config, Order, OtherTypes};
+use crate::dns::HostName;
+use crate::dns::snapshot::{self, NameAnswer, NameSettings, Snapshot};
+use crate::mailbox::Inbox;
+use crate::os::{self, Clock, Logger, Notify, Signals, privileges, sockets};
+use crate::poll::{Link, Message, Poller, Publication};
+use crate::serve::counters::{NameTable, Totals};
+use crate::serve::updates::{Forwarding, Table, Update, UpdateSender};
+use crate::serve::upstream::{Route, ServerCounters, Settings};
+use crate::serve::{self, Limits, Notice, Server};
+use crate::store::{Hooks, Opened, Store, Writer};
+use crate::{poll, store};
+use tallies::Tallies;
+
+/// Loads the configuration and runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// An invalid configuration, or what keeps the daemon from starting.
+pub fn serve(path: &Path) -> Ended {
+    let config = config::load(path).map_err(Failure::Config)?;
+    run(config).map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line that says what keeps it from running and how to mend that.
+pub fn run(config: Config) -> Result<(), Failure> {
+    let logger = Logger::start(config.server.log);
+    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    info!("har {} starting, {} names from {}", env!("CARGO_PKG_VERSION"), config.names.len(), config.path.display());
+    if let Err(error) = os::raise_open_files() {
+        debug!("{error}");
+    }
+
+    // Sockets first: a port in use is the likeliest mistake, and nothing has been touched by then.
+    let bound = sockets::listen(&config.server.listen, config.server.listen_stated).map_err(run_failure)?;
+    bound.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|listener| listener.address).collect();
+    become_user(&config)?;
+    let (store, stored) = open_store(&config)?;
+
+    // Signals are taken over before there are threads, so that none of them is hit unprepared.
+    let signals = Signals::take_over().map_err(|error| Failure::Run(format!("signals cannot be caught: {error}")))?;
+    let clock = Clock::new();
+    let config = Arc::new(config);
+    let inbox = Inbox::new();
+    let totals = Arc::new(Totals::default());
+    let tallies = Tallies::new(&config, &stored, Arc::clone(&totals));
+    let writer = start_writer(store, &config, &inbox)?;
+    let (poller, answers, servers) = Poller::new(poll::Setup {
+        config: Arc::clone(&config),
+        stored,
+        listeners: addresses.clone(),
+        machine_id: os::machine_id(),
+        clock,
+        inbox: inbox.clone(),
+        writer,
+    });
+    let first = table(&config, answers, &servers, tallies.table());
+    let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Vec::new() }));
+    let (notices, notified) = (inbox.clone(), Arc::clone(&shared));
+    let setup = serve::Setup {
+        listeners: bound.listeners,
+        table: first,
+        totals,
+        clock,
+        signals,
+        notify: Notify::from_env(),
+        notices: Box::new(move |notice| take_notice(notice, &notices, &notified)),
+    };
+    let (server, sender) = Server::new(setup, Instant::now())
+        .map_err(|error| Failure::Run(format!("the event loop cannot be set up: {error}")))?;
+    let thread = start_poller(poller, link(sender, shared, logger))?;
+    let shown: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    info!("listening on {}", shown.join(", "));
+
+    let served = server.run();
+    inbox.send(Message::Stop);
+    if thread.join().is_err() {
+        return Err(Failure::Run("the poller ended with a panic".to_owned()));
+    }
+    info!("stopped");
+    served.map_err(|error| Failure::Run(format!("waiting for events failed: {error}")))
+}
+
+fn run_failure(error: os::Error) -> Failure {
+    Failure::Run(error.to_string())
+}
+
+/// Gives root up, if this process has it, and makes sure that what a reload needs can still be read.
+fn become_user(config: &Config) -> Result<(), Failure> {
+    let account = privileges::account(config.server.user.as_deref()).map_err(run_failure)?;
+    if let (Some(account), Some(folder)) = (&account, config.server.state.parent()) {
+        privileges::prepare_folder(folder, Some(account)).map_err(run_failure)?;
+        privileges::hand_over(&store::files_of(&config.server.state), account).map_err(run_failure)?;
+    }
+    privileges::drop_to(account.as_ref()).map_err(run_failure)?;
+    if account.is_some() {
+        privileges::check_readable(&config.files()).map_err(run_failure)?;
+    }
+    Ok(())
+}
+
+/// Opens the state file and reads what the last daemon left. Only a folder that cannot be written is an error.
+fn open_store(config: &Config) -> Result<(Store, store::Stored), Failure> {
+    let Opened { mut store, notes } =
+        Store::open(&config.server.state).map_err(|error| Failure::Run(error.to_string()))?;
+    let stored = store.load();
+    notes.iter().chain(&stored.notes).for_each(|note| warn!("{note}"));
+    Ok((store, stored))
+}
+
+fn start_writer(store: Store, config: &Config, inbox: &Inbox<Message>) -> Result<Writer, Failure> {
+    let to_poller = || inbox.clone();
+    let (overrides, trouble, resend) = (to_poller(), to_poller(), to_poller());
+    let hooks = Hooks {
+        on_overrides: Box::new(move |rows| overrides.send(Message::Overrides(rows))),
+        on_trouble: Box::new(move |text| trouble.send(Message::StoreTrouble(text))),
+        on_resend: Box::new(move || resend.send(Message::WriteAll)),
+    };
+    Writer::start(store, config.server.history, hooks)
+        .map_err(|error| Failure::Run(format!("the thread that writes the state file cannot be started: {error}")))
+}
+
+fn start_poller(poller: Poller, link: Link) -> Result<JoinHandle<()>, Failure> {
+    std::thread::Builder::new()
+        .name("har-poll".to_owned())
+        .spawn(move || poller.run(link))
+        .map_err(|error| Failure::Run(format!("the poller's thread cannot be started: {error}")))
+}
+
+/// What the ways between the two threads have in common. Held for moments only, never while waiting.
+struct Shared {
+    tallies: Tallies,
+    config: Arc<Config>,
+    upstreams: Vec<(SocketAddr, Arc<ServerCounters>)>,
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    // A panic ends the process: a poisoned lock is never seen.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the event loop notices, in the poller's words.
+fn take_notice(notice: Notice, inbox: &Inbox<Message>, shared: &Mutex<Shared>) {
+    match notice {
+        Notice::Reload => inbox.send(Message::Reload),
+        Notice::Asked { generation, name } => {
+            if generation == lock(shared).tallies.generation() {
+                inbox.send(Message::Asked { name });
+            }
+        }
+        Notice::Upstreams(upstreams) => lock(shared).upstreams = upstreams,
+        Notice::Returned { .. } | Notice::Stopping => {}
+    }
+}
+
+/// The poller's way to the event loop.
+fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Link {
+    let (beating, collecting) = (sender.clone(), Arc::clone(&shared));
+    Link {
+        publish: Box::new(move |publication| {
+            let update = update(publication, &mut lock(&shared), logger);
+            if let Err(error) = sender.send(update) {
+                error!("the event loop cannot be woken: {error}");
+            }
+        }),
+        beat: Box::new(move || beating.beat()),
+        collect: Box::new(move |batch| {
+            let Shared { tallies, config, upstreams } = &mut *lock(&collecting);
+            tallies.collect(upstreams, config, batch)
+        }),
+    }
+}
+
+/// What the poller publishes, in the event loop's words.
+fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Update {
+    match publication {
+        Publication::Answer { name, answer } => Update::Answer { name, answer },
+        Publication::Table { config, answers, servers } => {
+            logger.set_level(config.server.log);
+            let names = shared.tallies.configure(&config);
+            let update = Update::Table(Box::new(table(&config, answers, &servers, names)));
+            shared.config = config;
+            update
+        }
+        Publication::Servers(servers) => Update::Forwarding(forwarding(&shared.config, &servers)),
+        Publication::ReloadRefused => Update::Reloaded,
+        Publication::Renew => Update::Renew,
+        Publication::Ready => Update::Ready,
+        Publication::Status(line) => Update::Status(line),
+    }
+}
+
+/// Everything that a configuration means to the event loop.
+fn table(config: &Config, answers: Vec<NameAnswer>, servers: &[SocketAddr], names: Arc<NameTable>) -> Table {
+    let settings = config.names.iter().map(|name| NameSettings {
+        name: name.name.clone(),
+        ttl: name.ttl,
+        other_types: match name.other_types {
+            OtherTypes::Forward => snapshot::OtherTypes::Forward,
+            OtherTypes::NoHints => snapshot::OtherTypes::NoHints,
+            OtherTypes::NoData => snapshot::OtherTypes::NoData,
+        },
+    });
+    let suffixes: Vec<HostName> = config.upstream.routes.iter().map(|route| route.suffix.clone()).collect();
+    let mut snapshot = Snapshot::new(settings.collect(), &suffixes);
+    for (name, answer) in (0..).zip(answers) {
+        snapshot.set(name, answer);
+    }
+    let limits = Limits { tcp_connections: config.server.tcp_connections, tcp_idle: config.server.tcp_idle };
+    Table { snapshot, names, forwarding: forwarding(config, servers), limits }
+}
+
+/// Whom to ask for what is not configured: the general servers, then the routes in the configuration's order.
+fn forwarding(config: &Config, servers: &[SocketAddr]) -> Forwarding {
+    let upstream = &config.upstream;
+    let fastest = upstream.order == Order::Fastest;
+    let general = Route { servers: servers.to_vec(), fastest };
+    let routes = upstream.routes.iter().map(|route| Route { servers: route.servers.clone(), fastest });
+    Forwarding {
+        settings: Settings {
+            routes: std::iter::once(general).chain(routes).collect(),
+            timeout: upstream.timeout,
+            max_forwards: config.server.max_forwards,
+        },
+        source: upstream.source,
+    }
+}

@@ -1,0 +1,74 @@
+//! SIGHUP: a valid configuration replaces the running one, an invalid one is logged and ignored.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Backend, Har, har, wait_for};
+
+fn name(name: &str, port: u16) -> String {
+    format!(
+        "[names.\"{name}\"]\ncheck = \"http://{{host}}:{port}/\"\ncandidates = [\"127.0.0.2\"]\ninterval = \"200ms\"\n"
+    )
+}
+
+fn start() -> (Har, Backend) {
+    let backend = Backend::start("127.0.0.2");
+    let har = har().names(&name("old.example", backend.port())).start();
+    har.until_a("old.example", "127.0.0.2");
+    (har, backend)
+}
+
+fn reload(har: &Har) {
+    let (reloading, ready) = (har.notify.count("RELOADING=1"), har.notify.count("READY=1"));
+    har.signal(Signal::SIGHUP);
+    wait_for("RELOADING=1, then READY=1", || {
+        (har.notify.count("RELOADING=1") > reloading && har.notify.count("READY=1") > ready).then_some(())
+    });
+}
+
+#[test]
+fn a_new_name_is_answered_and_an_unchanged_one_keeps_what_it_learned() {
+    let (mut har, backend) = start();
+    let checks = "SELECT checks FROM ranking WHERE name = 'old.example'";
+    har.until_sql(checks, |checks| checks.parse::<u64>().is_ok_and(|checks| checks >= 3));
+    let before: u64 = har.sql(checks)[0][0].parse().unwrap();
+    har.rewrite_names(&(name("old.example", backend.port()) + &name("new.example", backend.port())));
+    reload(&har);
+    har.until_a("new.example", "127.0.0.2");
+    let after: u64 = har.sql(checks)[0][0].parse().unwrap();
+    assert!(after >= before, "{before} checks before, {after} after");
+    let reply = har.query("old.example", "A");
+    assert_eq!((reply.first().as_str(), reply.extended_error()), ("127.0.0.2", None), "its state is kept");
+}
+
+#[test]
+fn what_is_gone_is_forwarded_and_leaves_the_state_file() {
+    let (mut har, backend) = start();
+    har.rewrite_names(&name("new.example", backend.port()));
+    reload(&har);
+    har.until_a("new.example", "127.0.0.2");
+    assert_eq!(har.a("old.example"), "");
+    har.until_sql("SELECT count(*) FROM ranking WHERE name = 'old.example'", |count| count == "0");
+}
+
+#[test]
+fn an_invalid_configuration_is_named_and_the_running_one_kept() {
+    let (mut har, _backend) = start();
+    har.rewrite_names("[names.\"old.example\"]\ncandidates = [\"not an address\"]\n");
+    har.signal(Signal::SIGHUP);
+    wait_for("the problem in the log", || har.log().contains("not an address").then_some(()));
+    assert_eq!(har.a("old.example"), "127.0.0.2");
+    // It says READY again, or the service manager would wait for ever.
+    wait_for("READY=1", || (har.notify.count("READY=1") >= 2).then_some(()));
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_the_rest_applies() {
+    let (mut har, backend) = start();
+    har.rewrite_server("user = \"nobody\"");
+    har.rewrite_names(&(name("old.example", backend.port()) + &name("new.example", backend.port())));
+    reload(&har);
+    har.until_a("new.example", "127.0.0.2");
+    wait_for("a line about the user", || {
+        har.log().lines().any(|line| line.contains("user") && line.contains("restart")).then_some(())
+    });
+}

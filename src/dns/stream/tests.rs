@@ -1,3 +1,5 @@
+//! Tests of connections: framing, deadlines, bounds, with time and bytes chopped at will.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the name table against a naive model.
+
 use proptest::prelude::*;
 
 use super::super::HostName;

@@ -12,9 +12,11 @@
 pub mod decide;
 pub mod endpoint;
 pub mod events;
+pub mod explain;
 pub mod hash;
 mod local_fault;
 pub mod machine;
+mod orders;
 pub mod overrides;
 pub mod rank;
 mod reload;

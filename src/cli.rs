@@ -2,7 +2,7 @@
 //!
 //! One definition (clap) yields the parser and `--help`; manual pages and completions come from it too.
 //! Exit status: 0 fine; 1 a failure at run time, one line that says what and how to mend it; 2 usage or an
-//! invalid configuration. The larger families of commands have files of their own, [`orders`] and [`looks`].
+//! invalid configuration. The larger families of commands have files of their own, `orders` and `looks`.
 
 mod looks;
 mod orders;

@@ -82,7 +82,10 @@ pub fn target(names: &[&Name], endpoints: &[EndpointRecord], text: &str) -> Resu
     let hosts = names.iter().flat_map(|name| &name.candidates).map(|candidate| &candidate.host);
     let mut known: BTreeSet<String> = hosts.map(|host| spelled(host).to_string()).collect();
     let of_names = |record: &&EndpointRecord| names.iter().any(|name| *record.name == *name.name.to_string());
-    known.extend(endpoints.iter().filter(of_names).map(|record| record.address.to_string()));
+    for record in endpoints.iter().filter(of_names) {
+        // A candidate that was discovered is only known by the state.
+        known.extend([record.host.to_string(), record.address.to_string()]);
+    }
     if known.contains(&wanted.to_string()) {
         return Ok(wanted);
     }

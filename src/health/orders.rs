@@ -167,8 +167,8 @@ impl Roster {
         }
         let targets = before.map(DrainList::targets).unwrap_or_default();
         // What is remembered of the last run says nothing new when the record says the same.
-        let known = before.is_some_and(DrainList::is_remembered);
-        if targets != list.targets() && !(known && !list.targets().is_empty()) {
+        let is_news = list.targets().is_empty() || !before.is_some_and(DrainList::is_remembered);
+        if is_news && targets != list.targets() {
             let reason = format!("drain record {record} now lists {}", list.words_of_targets());
             self.events.push(Event::new(now, EventKind::Override, reason));
         }

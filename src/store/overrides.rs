@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, params};
 
 use super::migrate::{VERSION, version};
@@ -117,6 +118,14 @@ impl Overrides {
 
     fn worded(&self, error: &rusqlite::Error) -> OverrideError {
         worded(Path::new(self.connection.path().unwrap_or_default()), error)
+    }
+}
+
+impl Drop for Overrides {
+    /// After a crash this may be the last connection: the log's files stay, or others than the owner could not
+    /// read the file until har is started again.
+    fn drop(&mut self) {
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 }
 

@@ -340,6 +340,8 @@ impl Thread {
         }
         if expired {
             self.overrides.retain(|order| order.expires_at.is_none_or(|end| end > now));
+            // By the wall clock, in which they were written: it may have been set since the daemon's own began.
+            (self.hooks.on_overrides)(self.overrides.clone(), self.ignored.clone());
         }
         // After the commit, since a result that is put back would be counted twice.
         self.summary.save(connection, now, last)

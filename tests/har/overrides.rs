@@ -42,8 +42,8 @@ fn both(har: &Har, api: &str, web: &str) {
 
 /// Plain SQL by another process than har.
 fn write(har: &Har, sql: &str) {
-    let connection = rusqlite::Connection::open(har.state_path()).unwrap();
-    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    let connection = rusqlite::Connection::open(har.state_path()).expect("the state file is there");
+    connection.busy_timeout(Duration::from_secs(10)).expect("a time-out");
     connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
@@ -383,6 +383,7 @@ fn root_gives_orders_to_a_daemon_of_another_user() {
     har.kill9();
     har.run(&["undrain", "127.0.0.2"]).ok();
     assert!(owners().iter().all(|(_, owner)| *owner == NOBODY), "after a kill: {:?}", owners());
+    assert!(owners().iter().any(|(file, _)| file == "har.db-shm"), "others can still read it: {:?}", owners());
     har.start();
     both(&har, "127.0.0.2", "127.0.0.2");
     assert!(har.stop().success());
@@ -415,4 +416,41 @@ fn who_may_not_write_is_told_who_may() {
         assert!(ran.err.contains("no permission to write the state file") && ran.err.contains("or as root"), "{ran:?}");
         assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
     }
+}
+
+#[test]
+fn every_command_of_the_operations_page_works() {
+    if let Some(reason) = missing(&["sqlite3"]) {
+        return skip(&reason);
+    }
+    let upstream = Upstream::start();
+    upstream.addresses("east-1.example.com", &["127.0.0.2"]).addresses("west-1.example.com", &["127.0.0.3"]);
+    let names = "[names.\"api.example.com\"]\ncheck = \"none\"\n\
+                 candidates = [\"east-1.example.com\", \"west-1.example.com\", \"192.0.2.7\"]";
+    let har = har().upstream(&[&upstream]).names(names).start();
+    har.until_sql("SELECT count(*) FROM address", |count| count == "3");
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let lines = page.lines().filter_map(|line| line.strip_prefix("    "));
+    let mut run = 0;
+    for line in lines.map(|line| line.strip_prefix("sudo ").unwrap_or(line)) {
+        let mut words = Vec::new();
+        for (place, part) in line.split('"').enumerate() {
+            // Quoted parts are one word each.
+            if place % 2 == 1 {
+                words.push(part);
+            } else {
+                words.extend(part.split_whitespace());
+            }
+        }
+        match words.split_first() {
+            Some((&"har", arguments)) => drop(har.run(arguments).ok()),
+            Some((&"sqlite3", arguments)) => {
+                drop(Ran::of(Command::new("sqlite3").arg(har.state_path()).args(&arguments[1..])).ok());
+            }
+            _ => continue,
+        }
+        run += 1;
+    }
+    assert!(run >= 20, "{run} commands");
+    assert_eq!(har.sql("SELECT count(*) FROM override"), [["0"]], "each order is taken back on the page");
 }

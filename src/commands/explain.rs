@@ -13,7 +13,7 @@ use crate::config::{Config, Mode};
 use crate::health::decide::Plan;
 use crate::health::events::place;
 use crate::health::explain::{Rebuilt, Remembered, rebuild};
-use crate::health::overrides::{Overrides, Target};
+use crate::health::overrides::{Overrides, Target, own_reason};
 use crate::health::rank::Standing;
 use crate::health::{
     AnswerRecord, EndpointRecord, Family, Host, NameSpec, Outcome, Override, OverrideKind, State, Time,
@@ -69,13 +69,13 @@ fn explain(spec: &NameSpec, observed: bool, stored: &Stored, now: Time) -> Strin
     if overrides.bypasses(&spec.name) {
         text += "So every query for it is forwarded, of every type; what follows would be answered without that.\n";
     }
-    let resolved = |host: &Host| match host {
-        Host::Address(_) => true,
-        Host::Name(_) => {
-            let mut rows = stored.candidates.iter().filter(|row| row.name == spec.name && row.host == *host);
-            rows.any(|row| row.resolved_at.is_some())
-        }
-    };
+    // Every candidate's name was looked up, with an error or not, and one at least is known.
+    let row = |host: &Host| stored.candidates.iter().find(|row| row.name == spec.name && row.host == *host);
+    let is_literal = |host: &Host| matches!(host, Host::Address(_));
+    let hosts = || spec.candidates.iter().map(|candidate| &candidate.host);
+    let tried = |host: &Host| row(host).is_some_and(|row| row.resolved_at.is_some() || row.error.is_some());
+    let known = |host: &Host| is_literal(host) || row(host).is_some_and(|row| row.resolved_at.is_some());
+    let looked_up = hosts().all(|host| is_literal(host) || tried(host)) && hosts().any(known);
     let machine_id = os::machine_id();
     let rebuilt = rebuild(&Remembered {
         spec,
@@ -83,7 +83,7 @@ fn explain(spec: &NameSpec, observed: bool, stored: &Stored, now: Time) -> Strin
         answers,
         overrides: &overrides,
         machine_id: &machine_id,
-        looked_up: spec.candidates.iter().all(|candidate| resolved(&candidate.host)),
+        looked_up,
     });
     for (family, answer) in rebuilt.iter().zip(answers) {
         text += &format!("\n{}: {}\n", family.family.record(), answered(family, answer, now));
@@ -137,21 +137,22 @@ fn answered(family: &Rebuilt<'_>, answer: Option<&AnswerRecord>, now: Time) -> S
         Plan::Forward => "the query is forwarded".to_owned(),
     };
     match answer {
-        Some(answer) => format!("{what}, for {}: {}.", age(now, answer.since), answer.reason),
+        Some(answer) => format!("{what}, for {}: {}.", age(now, answer.since), own_reason(&answer.reason)),
         None => format!("{what}; nothing is recorded yet."),
     }
 }
 
 /// An address's part: its standing, then its real state, then its last check.
 fn part(record: &EndpointRecord, standing: &Standing, now: Time) -> String {
-    let mut text = format!("{standing}. ");
+    let mut text = standing.to_string();
     if record.forced {
-        text += "It is held up by an override. ";
+        text += ". It is held up by an override";
     }
     let really = if record.drained.is_some() || record.forced { "Really it" } else { "It" };
-    text += &match record.state {
-        State::Unknown => format!("{really} is not known to be up or down"),
-        state => format!("{really} is {} (for {})", state.as_str(), age(now, record.since)),
+    text += &match (standing, record.state) {
+        (Standing::Down { .. }, _) => String::new(),
+        (_, State::Unknown) => format!(". {really} is not known to be up or down"),
+        (_, state) => format!(". {really} is {} (for {})", state.as_str(), age(now, record.since)),
     };
     match (record.latency_ms, record.deviation_ms) {
         (Some(latency), Some(deviation)) => text += &format!(", {latency:.1} ms on average (± {deviation:.1})"),
@@ -161,8 +162,11 @@ fn part(record: &EndpointRecord, standing: &Standing, now: Time) -> String {
     match (record.last_check, record.last_outcome) {
         (Some(at), Some(outcome)) => {
             text += &format!("; last checked {} ago: {}", age(now, at), outcome.as_str());
-            if let Some(error) = record.last_error.as_deref().filter(|_| outcome != Outcome::Ok) {
-                text += &format!(" ({error})");
+            match record.last_error.as_deref() {
+                Some(error) if outcome != Outcome::Ok => text += &format!(" ({error})"),
+                // One of several checks fails, or it is not yet up again.
+                Some(error) if record.state == State::Down => text += &format!("; its last failure: {error}"),
+                _ => {}
             }
         }
         _ if record.definition.as_ref() == "none" => text += "; it is not checked",

@@ -26,7 +26,7 @@ pub struct Remembered<'a> {
     pub overrides: &'a Overrides,
     /// This host's id, as the daemon uses it.
     pub machine_id: &'a [u8],
-    /// Whether every candidate was looked up with success.
+    /// Whether it is known which addresses the candidates have: each was looked up, and one with success.
     pub looked_up: bool,
 }
 

@@ -19,6 +19,14 @@ const MAX_DRAIN_STRINGS: usize = 1000;
 /// Targets of a drain record named in one event at most.
 const TOLD_TARGETS: usize = 8;
 
+/// In the reason of a bypassed name, in front of what would be the reason without.
+pub(super) const SEAM: &str = "; without that: ";
+
+/// The reason of an answer without what a bypass put in front of it.
+pub fn own_reason(reason: &str) -> &str {
+    reason.rsplit_once(SEAM).map_or(reason, |(_, own)| own)
+}
+
 /// What is said about one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effect {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::decide::{Basis, Plan};
 use super::endpoint::{Endpoint, EndpointCheck};
+use super::overrides::own_reason;
 use super::resolution::LookupKind;
 use super::roster::{FamilyState, Name, Roster, Timer};
-use super::settle::SEAM;
 use super::{AnswerRecord, CandidateSpec, EndpointRecord, Family, Host, NameSpec, State, Time};
 
 impl Roster {
@@ -131,8 +131,7 @@ impl Roster {
         family.last_good = record.last_good.clone();
         family.since = record.since;
         // What a bypass put in front of it is put there anew.
-        let own = record.reason.rsplit_once(SEAM).map_or(record.reason.as_str(), |(_, own)| own);
-        family.reason = own.to_owned();
+        family.reason = own_reason(&record.reason).to_owned();
         let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
         let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
         if !record.addresses.is_empty() {

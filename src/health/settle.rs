@@ -5,16 +5,13 @@ use std::sync::Arc;
 
 use super::decide::{Answered, Basis, Decision, FamilyDecision, Plan, Ranked, View, decide};
 use super::events::place;
-use super::overrides::row_words;
+use super::overrides::{SEAM, row_words};
 use super::rank::{Ranking, Sharer};
 use super::roster::{Name, Records, Roster};
 use super::{AnswerRecord, Event, EventKind, Family, Host, State, Time};
 
 /// Addresses named in one event at most: a line that nobody can read tells nothing.
 const TOLD_ADDRESSES: usize = 8;
-
-/// In the reason of a bypassed name, in front of what would be the reason without.
-pub(super) const SEAM: &str = "; without that: ";
 
 impl Roster {
     /// Ranks a name again. Its decision, if it differs from the last one that was taken.

@@ -38,7 +38,7 @@ fn it_says_what_is_answered_and_why() {
             "  127.0.0.3: reserve: slower than what is answered. It is up",
             "  127.0.0.4: down since ",
             "last checked 0 s ago: connect_error (",
-            "AAAA: ",
+            "AAAA: an empty answer is given, for ",
             "gone.example: no address is known: the name does not exist",
         ],
     );

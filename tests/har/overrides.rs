@@ -383,7 +383,6 @@ fn root_gives_orders_to_a_daemon_of_another_user() {
     har.kill9();
     har.run(&["undrain", "127.0.0.2"]).ok();
     assert!(owners().iter().all(|(_, owner)| *owner == NOBODY), "after a kill: {:?}", owners());
-    assert!(owners().iter().any(|(file, _)| file == "har.db-shm"), "others can still read it: {:?}", owners());
     har.start();
     both(&har, "127.0.0.2", "127.0.0.2");
     assert!(har.stop().success());

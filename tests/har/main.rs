@@ -6,6 +6,7 @@
 mod answers;
 mod candidates;
 mod cold;
+mod compatibility;
 mod config;
 mod demo;
 mod failover;

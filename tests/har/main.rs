@@ -15,6 +15,7 @@ mod harness;
 mod host;
 mod hostile;
 mod notify;
+mod packaging;
 mod privileges;
 mod project;
 mod regression;

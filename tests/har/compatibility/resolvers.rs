@@ -9,9 +9,9 @@ use hickory_proto::op::{Message, ResponseCode};
 
 use super::clients::{Case, Family, Way, cases, names};
 use super::servers::{SIGNERS, Zone, unbound, unbound_basics};
-use super::stage::{NEEDED, Server, Stage};
+use super::stage::{NEEDED, Server, Stage, cannot_drop_root};
 use super::table::{Table, WRONG};
-use crate::harness::{Backend, Har, Reply, dns, har, is_root, missing, namespace, wait_for};
+use crate::harness::{Backend, Har, Reply, dns, har, namespace, wait_for};
 
 /// How long after har a resolver may still give the last answer: its TTL is 1 s, the rest is for a loaded machine.
 const FOLLOWS: Duration = Duration::from_secs(6);
@@ -188,9 +188,7 @@ fn authenticated(server: SocketAddr) -> String {
 
 /// systemd-resolved as installed, or as `tests/run` has unpacked it: its package would take resolv.conf over.
 fn find_resolved() -> Result<PathBuf, String> {
-    if !is_root() {
-        return Err("needs root".to_owned());
-    }
+    cannot_drop_root(&[]).map_or(Ok(()), Err)?;
     let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd-resolved");
     let folders = [PathBuf::from("/"), unpacked];
     let places = folders.iter().flat_map(|folder| ["usr/lib", "lib"].map(|lib| folder.join(lib)));
@@ -231,7 +229,7 @@ fn resolvers_in_front_of_har_see_what_it_answers() {
             table.row(name, scene.row(address, &cases));
         }
         table.version("unbound", scene.stage.version("unbound", "-V"));
-        match missing(&["dnsmasq"]) {
+        match cannot_drop_root(&["dnsmasq"]) {
             Some(reason) => table.absent("dnsmasq", reason),
             None => {
                 let _server = scene.dnsmasq(at(5313));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use regex::Regex;
 use tempfile::TempDir;
 
-use crate::harness::{dns, namespace, program, wait_for};
+use crate::harness::{dns, missing, namespace, program, wait_for};
 
 /// Longest time of one program, seconds: a lost answer must show, a loaded machine must not.
 const PATIENCE: &str = "30";
@@ -128,6 +128,15 @@ impl Stage {
         });
         server
     }
+}
+
+/// Why dnsmasq or systemd-resolved cannot be started here: not installed, or forbidden to set its groups, which a user
+/// namespace denies.
+pub fn cannot_drop_root(programs: &[&str]) -> Option<String> {
+    missing(programs).or_else(|| {
+        let groups = fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
+        (groups.trim() == "deny").then(|| "needs root".to_owned())
+    })
 }
 
 /// A server of another project, stopped when dropped.

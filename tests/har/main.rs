@@ -6,6 +6,7 @@
 mod answers;
 mod candidates;
 mod cold;
+mod compatibility;
 mod config;
 mod demo;
 mod explain;
@@ -16,6 +17,7 @@ mod host;
 mod hostile;
 mod notify;
 mod overrides;
+mod packaging;
 mod privileges;
 mod probe;
 mod project;

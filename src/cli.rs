@@ -2,7 +2,10 @@
 //!
 //! One definition (clap) yields the parser and `--help`; manual pages and completions come from it too.
 //! Exit status: 0 fine; 1 a failure at run time, one line that says what and how to mend it; 2 usage or an
-//! invalid configuration.
+//! invalid configuration. The larger families of commands have files of their own, `orders` and `looks`.
+
+mod looks;
+mod orders;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -39,6 +42,24 @@ pub enum Command {
     Status(Status),
     /// Show what happened: changes of state and of answers, with the reasons
     Events(Events),
+    /// Run the checks once, now, without a daemon (exit status 1 when a name has nothing up)
+    Probe(looks::Probe),
+    /// Say what is answered for a name and why, and each candidate's part in it
+    Explain(looks::Explain),
+    /// Take a candidate out without touching the service
+    Drain(orders::Drain),
+    /// Take a drained candidate in again
+    Undrain(orders::Undrain),
+    /// Hold a candidate up whatever its checks say
+    ForceUp(orders::ForceUp),
+    /// Freeze the answer of a name
+    Pin(orders::Pin),
+    /// Let the answer of a name move again
+    Unpin(orders::Unpin),
+    /// Forward configured names too, as if har knew none of them
+    Bypass(orders::Bypass),
+    /// List what was ordered: drained, held up, pinned, bypassed, and what is left of the time
+    Overrides(looks::Overrides),
     /// Show har at work: three small HTTP servers, the real daemon on 127.0.0.1:5300, a failure and a recovery
     Demo(Demo),
 }
@@ -129,6 +150,15 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
             let Events { name, limit, follow, json, .. } = arguments;
             commands::events::run(&config.server.state, &EventsOptions { name, limit, follow, json }, out)
         }
+        Command::Probe(arguments) => arguments.run(out),
+        Command::Explain(arguments) => arguments.run(out),
+        Command::Drain(arguments) => arguments.run(out),
+        Command::Undrain(arguments) => arguments.run(out),
+        Command::ForceUp(arguments) => arguments.run(out),
+        Command::Pin(arguments) => arguments.run(out),
+        Command::Unpin(arguments) => arguments.run(out),
+        Command::Bypass(arguments) => arguments.run(out),
+        Command::Overrides(arguments) => arguments.run(out),
         Command::Demo(Demo { length, listen }) => {
             let options = demo::Options { length, listen, terminal: std::io::stdout().is_terminal() };
             demo::run(&options, out, daemon::run)

@@ -132,7 +132,7 @@ fn start_writer(store: Store, config: &Config, inbox: &Inbox<Message>) -> Result
     let to_poller = || inbox.clone();
     let (overrides, trouble, resend) = (to_poller(), to_poller(), to_poller());
     let hooks = Hooks {
-        on_overrides: Box::new(move |rows| overrides.send(Message::Overrides(rows))),
+        on_overrides: Box::new(move |rows, ignored| overrides.send(Message::Overrides { rows, ignored })),
         on_trouble: Box::new(move |text| trouble.send(Message::StoreTrouble(text))),
         on_resend: Box::new(move || resend.send(Message::WriteAll)),
     };

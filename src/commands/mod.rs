@@ -6,7 +6,13 @@
 pub mod check_config;
 pub mod demo;
 pub mod events;
+pub mod explain;
+pub mod orders;
+pub mod overrides;
+pub mod probe;
 pub mod status;
+mod subject;
+mod table;
 
 use std::process::ExitCode;
 

@@ -96,7 +96,7 @@ fn verdict(stored: &Stored, now: Time) -> (u8, String) {
     }
 }
 
-fn daemon_line(stored: &Stored, now: Time) -> String {
+pub(super) fn daemon_line(stored: &Stored, now: Time) -> String {
     let Some(daemon) = &stored.daemon else { return "no daemon has written this state yet".to_owned() };
     let age = age(now, daemon.heartbeat_at);
     let mut line = match stored.life() {
@@ -211,12 +211,12 @@ fn answer<'a>(stored: &'a Stored, name: &str, family: Family) -> Option<&'a Answ
     stored.answers.binary_search_by(key).ok().and_then(|at| stored.answers.get(at))
 }
 
-fn age(now: Time, then: Time) -> String {
+pub(super) fn age(now: Time, then: Time) -> String {
     span(now.since(then))
 }
 
 /// A duration in one unit, rounded down: `12 s`, `5 min`, `3 h`, `2 d`.
-fn span(duration: Duration) -> String {
+pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),

@@ -70,7 +70,7 @@ pub(super) fn not_unicast(address: IpAddr) -> Option<&'static str> {
 }
 
 /// Reads a candidate: a host name or a unicast address.
-pub(super) fn target(text: &str) -> Result<Target, String> {
+pub fn target(text: &str) -> Result<Target, String> {
     if let Some(address) = ip_address(text) {
         return match not_unicast(address) {
             Some(reason) => Err(reason.to_owned()),
@@ -102,7 +102,7 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 /// The known word nearest to one that is not, when it is near enough to be a slip.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A long word of a stranger's file is no slip, and the distance of long words costs their product.
     if word.len() > 40 {
         return None;

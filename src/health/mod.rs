@@ -6,15 +6,17 @@
 //!
 //! [`machine`] turns results into up and down, [`roster`] holds every endpoint as one value,
 //! [`rank`] is the only place that prefers one endpoint to another, [`decide`] adds the rules that are about a
-//! whole name, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say,
+//! whole name, [`explain`] decides once more from records, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say, `orders` puts that on the endpoints,
 //! [`events`] has the words.
 
 pub mod decide;
 pub mod endpoint;
 pub mod events;
+pub mod explain;
 pub mod hash;
 mod local_fault;
 pub mod machine;
+mod orders;
 pub mod overrides;
 pub mod rank;
 mod reload;

@@ -5,14 +5,27 @@
 //! The real state of an address is never touched: an effect only masks it.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::events::utc;
-use super::{Host, Override, OverrideKind, Time};
+use super::rank::Input;
+use super::{Family, Host, Override, OverrideKind, State, Time};
 
 /// Strings of one drain record that are read at most: more is a mistake in the zone.
 const MAX_DRAIN_STRINGS: usize = 1000;
+
+/// Targets of a drain record named in one event at most.
+const TOLD_TARGETS: usize = 8;
+
+/// In the reason of a bypassed name, in front of what would be the reason without.
+pub(super) const SEAM: &str = "; without that: ";
+
+/// The reason of an answer without what a bypass put in front of it.
+pub fn own_reason(reason: &str) -> &str {
+    reason.rsplit_once(SEAM).map_or(reason, |(_, own)| own)
+}
 
 /// What is said about one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,12 +52,22 @@ pub enum Target {
     Name(String),
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(address) => address.fmt(f),
+            Target::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 impl Target {
     /// Reads a row's target as an operator types it.
     pub fn parse(text: &str) -> Target {
         let text = text.trim();
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        IpAddr::from_str(bare).map_or_else(|_| Target::Name(normal_name(text)), Target::Address)
+        IpAddr::from_str(bare)
+            .map_or_else(|_| Target::Name(normal_name(text)), |address| Target::Address(address.to_canonical()))
     }
 
     /// Whether it means this candidate or this address of it.
@@ -114,16 +137,55 @@ impl Overrides {
         Effect::default()
     }
 
-    /// The newest pin of a name; a row for the name before one for all.
-    pub fn pins(&self, name: &str) -> impl Iterator<Item = (&Override, Target)> {
+    /// The pins of a name: a row for the name before one for all, the newest first.
+    fn pins(&self, name: &str) -> impl Iterator<Item = (&Override, Target)> {
         let mut pins: Vec<&Override> = self.of_kind(OverrideKind::Pin, name).collect();
         pins.sort_by_key(|row| std::cmp::Reverse((row.name.is_some(), row.id)));
         pins.into_iter().filter_map(|row| Some((row, Target::parse(row.target.as_deref()?))))
     }
 
+    /// The addresses of the pin that holds for a name, by family ([`Family::BOTH`]) and `answers` of each at most, and
+    /// its words. `inputs` are the name's addresses of both families. Of a host those that are neither drained
+    /// nor down are pinned, if there are any; an address is pinned whatever is known of it, and one that is no
+    /// candidate's too, in an emergency.
+    pub fn pinned(&self, name: &str, inputs: &[Input<'_>], answers: usize) -> Option<([Vec<IpAddr>; 2], String)> {
+        for (row, target) in self.pins(name) {
+            let mut own: Vec<&Input<'_>> =
+                inputs.iter().filter(|input| target.matches(input.host, input.address)).collect();
+            let is_bad = |input: &Input<'_>| input.drained.is_some() || (input.state == State::Down && !input.forced);
+            own.sort_by_key(|input| (is_bad(input), input.last_rank.unwrap_or(u32::MAX)));
+            let any_better = own.first().is_some_and(|first| !is_bad(first));
+            own.retain(|input| !any_better || !is_bad(input));
+            let mut addresses: Vec<IpAddr> = Vec::new();
+            for input in own {
+                if !addresses.contains(&input.address) {
+                    addresses.push(input.address);
+                }
+            }
+            if let (Target::Address(address), true, true) = (&target, addresses.is_empty(), row.name.is_some()) {
+                addresses.push(*address);
+            }
+            if addresses.is_empty() {
+                continue;
+            }
+            let of = |family| {
+                let own = addresses.iter().copied().filter(|address| Family::of(*address) == family);
+                own.take(answers.max(1)).collect()
+            };
+            let words = format!("to {} {}", row.target.as_deref().unwrap_or_default(), row_words(row));
+            return Some((Family::BOTH.map(of), words));
+        }
+        None
+    }
+
+    /// The order that has the name forwarded, if there is one: its own before one for all names.
+    pub fn bypass(&self, name: &str) -> Option<&Override> {
+        self.of_kind(OverrideKind::Bypass, name).max_by_key(|row| (row.name.is_some(), row.id))
+    }
+
     /// Whether the name is forwarded.
     pub fn bypasses(&self, name: &str) -> bool {
-        self.of_kind(OverrideKind::Bypass, name).next().is_some()
+        self.bypass(name).is_some()
     }
 
     fn of_kind(&self, kind: OverrideKind, name: &str) -> impl Iterator<Item = &Override> {
@@ -153,22 +215,59 @@ fn normal_name(name: &str) -> String {
 pub struct DrainList {
     entries: Vec<(Target, Option<Time>)>,
     record: String,
+    /// What the last run knew, until the record was looked up.
+    remembered: bool,
 }
 
+/// In front of a record's name in the words of what it drains.
+const BY_RECORD: &str = "by the record ";
+
 impl DrainList {
-    /// Reads the strings of a TXT record: `IP=ADDRESS` or `HOST=NAME`, each with an optional
-    /// `IpExpires=RFC3339` behind a blank, comma or semicolon, or in the next string. What cannot be read is
-    /// returned beside the list, in words.
-    pub fn parse(record: &str, strings: &[String], now: Time) -> (DrainList, Vec<String>) {
-        let mut list = DrainList { entries: Vec::new(), record: record.to_owned() };
+    /// Reads the strings of TXT records: `IP=ADDRESS` or `HOST=NAME`, each with an optional
+    /// `IpExpires=RFC3339` behind a blank, comma or semicolon, or in the next string of the same record (records
+    /// come in any order). What cannot be read is returned beside the list, in words.
+    pub fn parse(record: &str, records: &[Vec<String>], now: Time) -> (DrainList, Vec<String>) {
+        let mut list = DrainList { record: record.to_owned(), ..DrainList::default() };
         let mut problems = Vec::new();
-        for string in strings.iter().take(MAX_DRAIN_STRINGS) {
-            if let Err(problem) = list.read(string) {
+        let numbered = records.iter().flat_map(|strings| strings.iter().enumerate());
+        let mut begin = 0;
+        for (place, string) in numbered.take(MAX_DRAIN_STRINGS) {
+            if place == 0 {
+                begin = list.entries.len();
+            }
+            if let Err(problem) = list.read(string, begin) {
                 problems.push(format!("{string:?}: {problem}"));
             }
         }
+        let strings: usize = records.iter().map(Vec::len).sum();
+        if strings > MAX_DRAIN_STRINGS {
+            problems.push(format!("everything behind its first {MAX_DRAIN_STRINGS} strings"));
+        }
         list.entries.retain(|(_, end)| end.is_none_or(|end| end > now));
         (list, problems)
+    }
+
+    /// A list of what the last run knew of a record, still empty.
+    pub fn remembered(record: &str) -> DrainList {
+        DrainList { record: record.to_owned(), remembered: true, ..DrainList::default() }
+    }
+
+    /// Whether it is what the last run knew.
+    pub fn is_remembered(&self) -> bool {
+        self.remembered
+    }
+
+    /// Adds an address that was drained with these words, if they are those of this record.
+    pub fn remember(&mut self, words: &str, address: IpAddr, now: Time) {
+        let Some((until, record)) = words.split_once(BY_RECORD) else { return };
+        if record != self.record {
+            return;
+        }
+        let end = until.trim().strip_prefix("until ").and_then(|text| jiff::Timestamp::from_str(text).ok());
+        let end = end.and_then(|end| u64::try_from(end.as_millisecond()).ok()).map(Time);
+        if end.is_none_or(|end| end > now) {
+            self.entries.push((Target::Address(address), end));
+        }
     }
 
     /// When the first of its entries ends by itself.
@@ -183,6 +282,18 @@ impl DrainList {
         self.entries.len() != before
     }
 
+    /// The targets in words: `nothing`, or the first few and how many more there are.
+    pub fn words_of_targets(&self) -> String {
+        let mut words: Vec<String> =
+            self.entries.iter().take(TOLD_TARGETS).map(|(target, _)| target.to_string()).collect();
+        match self.entries.len() {
+            0 => return "nothing".to_owned(),
+            count if count > TOLD_TARGETS => words.push(format!("{} more", count - TOLD_TARGETS)),
+            _ => {}
+        }
+        words.join(", ")
+    }
+
     /// The targets, for telling what came and went.
     pub fn targets(&self) -> HashSet<&Target> {
         self.entries.iter().map(|(target, _)| target).collect()
@@ -191,10 +302,11 @@ impl DrainList {
     fn words(&self, host: &Host, address: IpAddr) -> Option<String> {
         let (_, end) = self.entries.iter().find(|(target, _)| target.matches(host, address))?;
         let until = end.map(|end| format!("until {} ", utc(end))).unwrap_or_default();
-        Some(format!("{until}by the record {}", self.record))
+        Some(format!("{until}{BY_RECORD}{}", self.record))
     }
 
-    fn read(&mut self, string: &str) -> Result<(), String> {
+    /// Reads one string; `begin` is where the entries of its record begin.
+    fn read(&mut self, string: &str, begin: usize) -> Result<(), String> {
         let words = string.split([' ', ',', ';', '\t']).filter(|word| !word.is_empty());
         let mut entry: Option<(Target, Option<Time>)> = None;
         for word in words {
@@ -212,7 +324,8 @@ impl DrainList {
                         jiff::Timestamp::from_str(value).map_err(|_| format!("{value:?} is not an RFC 3339 time"))?;
                     let end = Time(u64::try_from(end.as_millisecond()).unwrap_or(0));
                     // In a string of its own it belongs to the one before.
-                    let target = entry.as_mut().or(self.entries.last_mut()).ok_or("IpExpires without an IP")?;
+                    let before = self.entries.get_mut(begin..).and_then(<[_]>::last_mut);
+                    let target = entry.as_mut().or(before).ok_or("IpExpires without an IP")?;
                     target.1 = Some(end);
                 }
                 _ => return Err(format!("unknown key {key:?}; IP, HOST and IpExpires are known")),
@@ -266,19 +379,18 @@ mod tests {
 
     #[test]
     fn drain_records() {
-        let strings: Vec<String> = [
+        let strings = [
             "IP=10.0.0.1",
             "HOST=B.example. IpExpires=2023-11-14T22:13:20Z",
-            "IP=2001:db8::1",
-            "IpExpires=2033-11-14T22:13:20+01:00",
+            "IpExpires=2031-11-14T22:13:20Z",
             "IP=10.0.0.300",
             "nonsense",
             "PORT=1",
         ]
-        .map(str::to_owned)
-        .to_vec();
-        let (mut list, problems) = DrainList::parse("d.example", &strings, Time(0));
-        assert_eq!(problems.len(), 3, "{problems:?}");
+        .map(|text| vec![text.to_owned()]);
+        let own = [vec!["IP=2001:db8::1".to_owned(), "IpExpires=2033-11-14T22:13:20+01:00".to_owned()]];
+        let (mut list, problems) = DrainList::parse("d.example", &[&strings[..], &own].concat(), Time(0));
+        assert_eq!(problems.len(), 4, "{problems:?}");
         assert_eq!(list.targets().len(), 3);
         let b = Host::Name("b.example".into());
         assert!(list.words(&b, "10.9.9.9".parse().unwrap()).is_some_and(|words| words.contains("2023")));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::decide::{Basis, Plan};
 use super::endpoint::{Endpoint, EndpointCheck};
+use super::overrides::own_reason;
 use super::resolution::LookupKind;
 use super::roster::{FamilyState, Name, Roster, Timer};
 use super::{AnswerRecord, CandidateSpec, EndpointRecord, Family, Host, NameSpec, State, Time};
@@ -54,6 +55,7 @@ impl Roster {
         self.drains.retain(|record, _| records.contains(record));
         self.clear_timers();
         self.apply_effects();
+        self.review_orders(now);
         let hosts: Vec<Arc<str>> = self.host_users.keys().cloned().collect();
         for host in hosts {
             self.watch_hold(&host, now);
@@ -90,6 +92,7 @@ impl Roster {
         for record in endpoints {
             self.restore_endpoint(record, now);
         }
+        self.restore_drains(endpoints, now);
         for record in answers {
             self.restore_answer(record);
         }
@@ -127,7 +130,8 @@ impl Roster {
         family.addresses = record.addresses.clone();
         family.last_good = record.last_good.clone();
         family.since = record.since;
-        family.reason = record.reason.clone();
+        // What a bypass put in front of it is put there anew.
+        family.reason = own_reason(&record.reason).to_owned();
         let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
         let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
         if !record.addresses.is_empty() {

@@ -3,7 +3,7 @@
 //! The caller (`poll`) asks what is due, runs it, applies what came of it, and takes the decisions. One
 //! result costs as much as the names that share its target; only names that something happened to are ranked
 //! again, when decisions are taken. `reload` fits it to a configuration and to addresses that come
-//! and go, `settle` turns what is known into decisions and records.
+//! and go, `orders` puts on it what operators say, `settle` turns what is known into decisions and records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -16,14 +16,12 @@ use super::events::transition_reason;
 use super::hash::hash;
 use super::local_fault::{HOLD, LocalFault};
 use super::machine::Transition;
-use super::overrides::{DrainList, Overrides, row_words};
-use super::resolution::{LookupFailure, LookupJob, LookupResult, Lookups};
+use super::orders::Told;
+use super::overrides::{DrainList, Overrides};
+use super::resolution::{LookupJob, LookupResult, Lookups};
 use super::schedule::{CheckJob, Queue, TargetId, is_late};
 use super::targets::{Target, is_loopback};
-use super::{
-    AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, Override, OverrideKind,
-    State, Time,
-};
+use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
 /// Everything that is known about every configured name.
 #[derive(Debug, Default)]
@@ -37,7 +35,7 @@ pub struct Roster {
     pub(super) overrides: Overrides,
     pub(super) drains: HashMap<Arc<str>, DrainList>,
     /// Malformed strings that were told of, by record.
-    drain_problems: HashMap<Arc<str>, Vec<String>>,
+    pub(super) drain_problems: HashMap<Arc<str>, Vec<String>>,
     pub(super) fault: LocalFault,
     /// The longest interval at which anything is polled.
     pub(super) longest_interval: Duration,
@@ -57,7 +55,7 @@ pub struct Roster {
     pub(super) last_target: u64,
     late: u64,
     timers: BTreeSet<(Time, Timer)>,
-    overrides_set: bool,
+    pub(super) told_orders: Told,
     round_done: bool,
 }
 
@@ -177,43 +175,6 @@ impl Roster {
         self.sync_host(&host, now);
     }
 
-    /// What a look-up of a drain record yielded: its strings. After a failure other than NXDOMAIN what it
-    /// listed last stays drained.
-    pub fn apply_drain_text(
-        &mut self,
-        record: &str,
-        strings: Result<Vec<String>, LookupFailure>,
-        ttl: Option<Duration>,
-        now: Time,
-    ) {
-        let record: Arc<str> = record.into();
-        let failed = strings.as_ref().is_err_and(|failure| *failure != LookupFailure::NxDomain);
-        if !self.lookups.applied_text(&record, ttl, failed, self.machine, now) || failed {
-            return;
-        }
-        let (list, problems) = DrainList::parse(&record, &strings.unwrap_or_default(), now);
-        let told = self.drain_problems.entry(Arc::clone(&record)).or_default();
-        for problem in problems.iter().filter(|problem| !told.contains(problem)) {
-            let reason = format!("drain record {record}: ignored: {problem}");
-            self.events.push(Event::new(now, EventKind::Override, reason));
-        }
-        *told = problems;
-        let before = self.drains.get(&record);
-        if before == Some(&list) {
-            return;
-        }
-        let targets = before.map(DrainList::targets).unwrap_or_default();
-        if targets != list.targets() {
-            let reason = format!("drain record {record} now lists {} targets", list.targets().len());
-            self.events.push(Event::new(now, EventKind::Override, reason));
-        }
-        if let Some(end) = list.next_expiry() {
-            self.timer(end, Timer::Drains);
-        }
-        self.drains.insert(record, list);
-        self.apply_effects();
-    }
-
     /// Checks that are due, `limit` at most, each handed out once until its result is applied. What is left
     /// over stays due and counts as late when it is handed out at last.
     pub fn next_checks(&mut self, now: Time, limit: usize) -> Vec<CheckJob> {
@@ -295,35 +256,6 @@ impl Roster {
                 self.run_now(target, now);
             }
         }
-    }
-
-    /// All rows of the override table.
-    pub fn set_overrides(&mut self, overrides: Vec<Override>, now: Time) {
-        let new = Overrides::new(overrides, now);
-        let old = std::mem::replace(&mut self.overrides, new);
-        let (old, new) = (old.rows().to_vec(), self.overrides.rows().to_vec());
-        let first = !std::mem::replace(&mut self.overrides_set, true);
-        for row in new.iter().filter(|row| !old.iter().any(|other| other.id == row.id)) {
-            // Rows that were there before this process began then.
-            if !(first && row.created_at.is_some_and(|at| Some(at) < self.started)) {
-                self.tell_override(row, "begins", now);
-            }
-        }
-        for row in old.iter().filter(|row| !new.iter().any(|other| other.id == row.id)) {
-            self.tell_override(row, "ends", now);
-        }
-        for row in old.iter().chain(&new) {
-            if matches!(row.kind, OverrideKind::Pin | OverrideKind::Bypass) {
-                match &row.name {
-                    Some(name) => self.dirty.extend(self.index.get(name.as_str())),
-                    None => self.dirty.extend(0..self.names.len()),
-                }
-            }
-        }
-        if let Some(end) = self.overrides.next_expiry() {
-            self.timer(end, Timer::Overrides);
-        }
-        self.apply_effects();
     }
 
     /// An upstream beyond loopback answered: this host's network works.
@@ -479,52 +411,6 @@ impl Roster {
                 self.timer(at, timer);
             }
         }
-    }
-}
-
-/// Overrides.
-impl Roster {
-    /// Puts what operators say on every endpoint.
-    pub(super) fn apply_effects(&mut self) {
-        for index in 0..self.names.len() {
-            self.apply_effects_to(index);
-        }
-    }
-
-    /// Puts what operators say on the endpoints of one name.
-    pub(super) fn apply_effects_to(&mut self, index: usize) {
-        let Some(Name { spec, endpoints, .. }) = self.names.get_mut(index) else { return };
-        let record = spec.drain_record.as_ref().and_then(|record| self.drains.get(record));
-        for endpoint in endpoints {
-            let Some(candidate) = spec.candidates.get(endpoint.candidate) else { continue };
-            let effect = self.overrides.effect(&spec.name, &candidate.host, endpoint.address, record);
-            if effect != endpoint.effect {
-                endpoint.effect = effect;
-                endpoint.dirty = true;
-                self.dirty.insert(index);
-                self.unwritten.insert(index);
-            }
-        }
-    }
-
-    fn expire_drains(&mut self, now: Time) {
-        for list in self.drains.values_mut() {
-            list.expire(now);
-        }
-        if let Some(end) = self.drains.values().filter_map(DrainList::next_expiry).min() {
-            self.timer(end, Timer::Drains);
-        }
-        self.apply_effects();
-    }
-
-    fn tell_override(&mut self, row: &Override, verb: &str, now: Time) {
-        let target = row.target.as_deref().unwrap_or("everything");
-        let known = row.name.as_deref().is_none_or(|name| self.index.contains_key(name));
-        let unknown = if known { "" } else { " (no configured name is called so)" };
-        let reason = format!("{} of {target} {verb}, {}{unknown}", row.kind.as_str(), row_words(row));
-        let mut event = Event::new(now, EventKind::Override, reason);
-        event.name = row.name.as_deref().map(Arc::from);
-        self.events.push(event);
     }
 }
 

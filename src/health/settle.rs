@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::decide::{Answered, Basis, Decision, FamilyDecision, Plan, Ranked, View, decide};
 use super::events::place;
-use super::overrides::{Target, row_words};
+use super::overrides::{SEAM, row_words};
 use super::rank::{Ranking, Sharer};
 use super::roster::{Name, Records, Roster};
 use super::{AnswerRecord, Event, EventKind, Family, Host, State, Time};
@@ -31,6 +31,9 @@ impl Roster {
         });
         drop(view);
         let waiting = self.warm_up(index);
+        // Neither waits for anything to pass a check.
+        let pinned = answered.iter().any(|answered| answered.basis == Basis::Pinned);
+        let waiting = waiting && !pinned;
         let bypass = self.overrides.bypasses(&self.names[index].spec.name);
         let mut changed = false;
         for ((family, answered), reason) in Family::BOTH.into_iter().zip(&answered).zip(reasons) {
@@ -38,6 +41,10 @@ impl Roster {
             changed |= self.take_answer(index, family, answered, reason, now);
         }
         let name = &mut self.names[index];
+        if name.told.map(|(bypassed, _)| bypassed) != Some(bypass) {
+            name.families.iter_mut().for_each(|family| family.unwritten = true);
+            self.unwritten.insert(index);
+        }
         changed |= name.told != Some((bypass, waiting));
         name.told = Some((bypass, waiting));
         let name = &self.names[index];
@@ -80,6 +87,7 @@ impl Roster {
             ..Records::default()
         };
         for index in std::mem::take(&mut self.unwritten) {
+            let bypass = self.names.get(index).and_then(|name| self.overrides.bypass(&name.spec.name)).map(row_words);
             let Some(Name { spec, endpoints, families, .. }) = self.names.get_mut(index) else { continue };
             for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.dirty) {
                 endpoint.dirty = false;
@@ -95,8 +103,11 @@ impl Roster {
                     name: Arc::clone(&spec.name),
                     family,
                     addresses: state.addresses.clone(),
-                    basis: state.basis.as_str().to_owned(),
-                    reason: state.reason.clone(),
+                    basis: bypass.as_ref().map_or(state.basis.as_str(), |_| "bypass").to_owned(),
+                    reason: match &bypass {
+                        Some(words) => format!("bypassed {words}: every query is forwarded{SEAM}{}", state.reason),
+                        None => state.reason.clone(),
+                    },
                     since: state.since,
                     last_good: state.last_good.clone(),
                 });
@@ -152,38 +163,6 @@ impl Roster {
         }
         addresses.dedup();
         addresses
-    }
-
-    /// The addresses of the pin that holds: of a host those that are not down, if there are any.
-    fn pin(&self, name: &Name) -> Option<([Vec<IpAddr>; 2], String)> {
-        for (row, target) in self.overrides.pins(&name.spec.name) {
-            let mut own: Vec<_> = name
-                .endpoints
-                .iter()
-                .filter(|e| {
-                    let candidate = name.spec.candidates.get(e.candidate);
-                    candidate.is_some_and(|candidate| target.matches(&candidate.host, e.address))
-                })
-                .collect();
-            own.sort_by_key(|e| (e.health.state == State::Down, e.rank.unwrap_or(u32::MAX)));
-            let any_better = own.first().is_some_and(|first| first.health.state != State::Down);
-            own.retain(|e| !any_better || e.health.state != State::Down);
-            let mut addresses: Vec<IpAddr> = own.iter().map(|e| e.address).collect();
-            // An address that is no candidate can be pinned for a name, in an emergency.
-            if let (Target::Address(address), true, true) = (&target, addresses.is_empty(), row.name.is_some()) {
-                addresses.push(*address);
-            }
-            if addresses.is_empty() {
-                continue;
-            }
-            let of = |family| {
-                let own = addresses.iter().copied().filter(|address| Family::of(*address) == family);
-                own.take(name.spec.policy.answers.max(1)).collect()
-            };
-            let words = format!("to {} {}", row.target.as_deref().unwrap_or_default(), row_words(row));
-            return Some((Family::BOTH.map(of), words));
-        }
-        None
     }
 
     /// A name is cold until something of it passed or everything failed.

@@ -92,7 +92,7 @@ impl World {
                 }
                 LookupKind::DrainText => {
                     let strings = self.texts.get(&job.host).cloned().unwrap_or_default();
-                    self.roster.apply_drain_text(&job.host, Ok(strings), None, self.now);
+                    self.roster.apply_drain_text(&job.host, Ok(vec![strings]), None, self.now);
                 }
             }
         }

@@ -52,8 +52,8 @@ pub enum Done {
     DrainText {
         /// The record.
         record: Arc<str>,
-        /// Its strings.
-        strings: Result<Vec<String>, LookupFailure>,
+        /// Its records, each with its strings.
+        strings: Result<Vec<Vec<String>>, LookupFailure>,
         /// How long they may be kept.
         ttl: Option<Duration>,
         /// A server beyond loopback answered.
@@ -265,7 +265,7 @@ fn look_up(job: LookupJob, upstream: &Upstream) -> Done {
             Done::DrainText {
                 record: job.host,
                 ttl: ttl(&found.records),
-                strings: values(found.records).map(|records| records.into_iter().flatten().collect()),
+                strings: values(found.records),
                 beyond_loopback: found.heard_beyond_loopback,
             }
         }

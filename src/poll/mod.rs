@@ -51,8 +51,13 @@ const READY_AFTER: Duration = Duration::from_secs(5);
 pub enum Message {
     /// A worker has finished.
     Done(Done),
-    /// All rows of the override table, read again.
-    Overrides(Vec<Override>),
+    /// The override table, read again.
+    Overrides {
+        /// All rows.
+        rows: Vec<Override>,
+        /// Those that make no sense, in words.
+        ignored: Vec<String>,
+    },
     /// The state file was begun anew: everything has to be written again.
     WriteAll,
     /// What is wrong with the state file now; `None` = nothing any more.
@@ -244,7 +249,10 @@ impl Poller {
                 }
             }
             Message::Done(Done::Loaded(loaded)) => self.reloaded(*loaded, now),
-            Message::Overrides(rows) => self.roster.set_overrides(rows, now),
+            Message::Overrides { rows, ignored } => {
+                self.roster.set_overrides(rows, now);
+                self.roster.ignored_overrides(ignored, now);
+            }
             Message::StoreTrouble(trouble) => self.store_trouble(trouble),
             Message::WriteAll => self.write_everything(now),
             Message::Reload => self.reload(),

@@ -34,11 +34,13 @@ pub struct Stored {
     pub answers: Vec<AnswerRecord>,
     /// What operators ordered, expired ones included.
     pub overrides: Vec<Override>,
+    /// Overrides that make no sense, in words; the writer tells the daemon of them.
+    pub ignored_overrides: Vec<String>,
     /// The upstreams with their counters.
     pub upstreams: Vec<UpstreamRow>,
     /// Totals that belong to no name.
     pub counters: Vec<(String, u64)>,
-    /// What the log should say: overrides that make no sense, tables that could not be read.
+    /// What the log should say: tables that could not be read.
     pub notes: Vec<String>,
 }
 
@@ -87,21 +89,30 @@ pub(super) fn stored(connection: &Connection, lenient: bool) -> rusqlite::Result
     let counters = rows(connection, lenient, &mut notes, "SELECT key, value FROM counter ORDER BY key", |row| {
         Ok(Some((row.get(0)?, count(row, 1)?)))
     })?;
-    let overrides = match overrides::read(connection) {
-        Ok((orders, wrong)) => {
-            notes.extend(wrong);
-            orders
-        }
+    let (overrides, ignored_overrides) = match overrides::read(connection) {
+        Ok(read) => read,
         Err(error) if lenient => {
             notes.push(format!("the overrides could not be read: {error}"));
-            Vec::new()
+            Default::default()
         }
         Err(error) => return Err(error),
     };
     transaction.commit()?;
     let times_chosen = addresses.iter().map(|(record, times)| (EndpointKey::of(record), *times)).collect();
     let endpoints = addresses.into_iter().map(|(record, _)| record).collect();
-    Ok(Stored { daemon, names, candidates, endpoints, times_chosen, answers, overrides, upstreams, counters, notes })
+    Ok(Stored {
+        daemon,
+        names,
+        candidates,
+        endpoints,
+        times_chosen,
+        answers,
+        overrides,
+        ignored_overrides,
+        upstreams,
+        counters,
+        notes,
+    })
 }
 
 fn rows<T>(

@@ -7,10 +7,12 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, params};
 
 use super::migrate::{VERSION, version};
 use super::time::{from_text, to_text};
+use crate::dns::HostName;
 use crate::health::{Override, OverrideKind};
 
 /// Overrides that are read at most: more is a script gone wrong, and each is looked at for every address.
@@ -69,6 +71,22 @@ impl Overrides {
         Ok(self.connection.last_insert_rowid())
     }
 
+    /// Puts one in the place of the rows `replaced`, under the number of the first of them, and returns its row:
+    /// an order that is given again is one order, and there is no moment without it.
+    pub fn replace(&mut self, replaced: &[i64], order: &Override) -> Result<i64, OverrideError> {
+        let mut put = || {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for id in replaced {
+                transaction.execute("DELETE FROM override WHERE id = ?1", [id])?;
+            }
+            insert(&transaction, order, replaced.first().copied())?;
+            let id = transaction.last_insert_rowid();
+            transaction.commit()?;
+            Ok(id)
+        };
+        put().map_err(|error| self.worded(&error))
+    }
+
     /// Deletes those of `kind` (any if `None`) that have exactly this `name` and `target` (lower case, no
     /// trailing dot); returns how many.
     pub fn remove(
@@ -103,9 +121,20 @@ impl Overrides {
     }
 }
 
+impl Drop for Overrides {
+    /// After a crash this may be the last connection: the log's files stay, or others than the owner could not
+    /// read the file until har is started again.
+    fn drop(&mut self) {
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    }
+}
+
 fn worded(path: &Path, error: &rusqlite::Error) -> OverrideError {
     match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => forbidden(path),
+        Some(ErrorCode::DatabaseBusy) => {
+            OverrideError(format!("the state file {} is locked by another process; try again", path.display()))
+        }
         _ => OverrideError(format!("cannot write the state file {}: {error}", path.display())),
     }
 }
@@ -125,9 +154,20 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<(Vec<Override>, 
          FROM override ORDER BY id LIMIT ?1",
     )?;
     let (mut orders, mut notes) = (Vec::new(), Vec::new());
-    let mut rows = statement.query([OVERRIDES_MAX as i64])?;
+    let mut rows = statement.query([OVERRIDES_MAX as i64 + 1])?;
+    let mut read = 0;
     while let Some(row) = rows.next()? {
-        match parse(row)? {
+        read += 1;
+        if read > OVERRIDES_MAX {
+            notes.push(format!("only the first {OVERRIDES_MAX} overrides are read: the others are ignored"));
+            break;
+        }
+        // A text that is none (a blob cast to text) spoils its own row, not the others.
+        let unreadable = |error: rusqlite::Error| {
+            let id: i64 = row.get(0).unwrap_or_default();
+            Err(format!("override {id} is ignored: it cannot be read ({error})"))
+        };
+        match parse(row).unwrap_or_else(unreadable) {
             Ok(order) => orders.push(order),
             Err(note) => notes.push(note),
         }
@@ -145,18 +185,33 @@ fn parse(row: &Row<'_>) -> rusqlite::Result<Result<Override, String>> {
     if let (Some(stated), None) = (stated, expires_at) {
         return Ok(Err(format!("override {id} is ignored: expires_at '{stated}' is not a time since 1970")));
     }
-    // Names are kept in lower case without a trailing dot; a hand that typed them otherwise meant the same.
-    let normal = |text: Option<String>| text.map(|text| text.trim().trim_end_matches('.').to_ascii_lowercase());
+    let (name, target) = (row.get::<_, Option<String>>(2)?.map(normal), row.get::<_, Option<String>>(3)?.map(normal));
+    if name.as_deref() == Some("") {
+        return Ok(Err(format!("override {id} is ignored: its name is empty (NULL means all names)")));
+    }
+    if target.as_deref() == Some("") && kind != OverrideKind::Bypass {
+        return Ok(Err(format!("override {id} is ignored: its target is empty")));
+    }
     Ok(Ok(Override {
         id,
         kind,
-        name: normal(row.get(2)?),
-        target: normal(row.get(3)?),
+        name,
+        target,
         expires_at,
         reason: row.get(6)?,
         created_by: row.get(7)?,
         created_at: row.get::<_, Option<String>>(8)?.and_then(|text| from_text(&text)),
     }))
+}
+
+/// A name as it is kept: A-labels in lower case without a trailing dot. A hand that typed it otherwise meant the same.
+fn normal(text: String) -> String {
+    let text = text.trim();
+    match text.parse::<HostName>() {
+        Ok(name) => name.to_string(),
+        // An address in brackets, or nothing that can be a name.
+        Err(_) => text.trim_end_matches('.').to_ascii_lowercase(),
+    }
 }
 
 /// Writes one, as a new row or (when a file was begun anew) under the number it had.

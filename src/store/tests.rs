@@ -175,7 +175,7 @@ impl Heard {
     pub fn hooks(&self) -> Hooks {
         let (overrides, troubles, resends) = (self.overrides.clone(), self.troubles.clone(), self.resends.clone());
         Hooks {
-            on_overrides: Box::new(move |all| overrides.lock().unwrap().push(all)),
+            on_overrides: Box::new(move |all, _| overrides.lock().unwrap().push(all)),
             on_trouble: Box::new(move |line| troubles.lock().unwrap().push(line)),
             on_resend: Box::new(move || *resends.lock().unwrap() += 1),
         }

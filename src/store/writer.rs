@@ -34,8 +34,9 @@ const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
 /// What the writer tells, always from its own thread: send it on, do not work in there.
 pub struct Hooks {
-    /// All overrides, at start and whenever another process changed them.
-    pub on_overrides: Box<dyn Fn(Vec<Override>) + Send>,
+    /// All overrides, at start and whenever another process changed them; with them those that make no sense, in
+    /// words.
+    pub on_overrides: Box<dyn Fn(Vec<Override>, Vec<String>) + Send>,
     /// A line once when writing begins to fail or an odd thing is found; `None` when it works again.
     pub on_trouble: Box<dyn Fn(Option<String>) + Send>,
     /// The file was begun anew or opened after all: a [`Batch`] with `complete` is wanted soon.
@@ -155,6 +156,8 @@ struct Thread {
     /// What `data_version` was when the overrides were read.
     seen: Option<i64>,
     overrides: Vec<Override>,
+    /// Overrides that make no sense, in words.
+    ignored: Vec<String>,
     /// Whether a trouble was told and not taken back.
     told: bool,
     failing_since: Option<Instant>,
@@ -172,6 +175,7 @@ impl Thread {
             summary: Summary::default(),
             seen: None,
             overrides: Vec::new(),
+            ignored: Vec::new(),
             told: false,
             failing_since: None,
             ticks: 0,
@@ -273,15 +277,13 @@ impl Thread {
             return;
         }
         // An error is the writing's to tell, which meets it too.
-        let Ok((orders, notes)) = overrides::read(connection) else { return };
+        let Ok((orders, ignored)) = overrides::read(connection) else { return };
         let first = self.seen.is_none();
         self.seen = version;
-        for note in notes {
-            (self.hooks.on_trouble)(Some(note));
-        }
-        if first || orders != self.overrides {
+        if first || orders != self.overrides || ignored != self.ignored {
             self.overrides.clone_from(&orders);
-            (self.hooks.on_overrides)(orders);
+            self.ignored.clone_from(&ignored);
+            (self.hooks.on_overrides)(orders, ignored);
         }
     }
 
@@ -338,6 +340,8 @@ impl Thread {
         }
         if expired {
             self.overrides.retain(|order| order.expires_at.is_none_or(|end| end > now));
+            // By the wall clock, in which they were written: it may have been set since the daemon's own began.
+            (self.hooks.on_overrides)(self.overrides.clone(), self.ignored.clone());
         }
         // After the commit, since a result that is put back would be counted twice.
         self.summary.save(connection, now, last)

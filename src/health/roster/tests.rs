@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::health::world::{START, World, found, ok, refused, spec, timeout};
-use crate::health::{AllDown, Family};
+use crate::health::{AllDown, Family, Override, OverrideKind};
 
 type Net = Rc<RefCell<HashMap<String, CheckResult>>>;
 

@@ -122,6 +122,7 @@ fn overrides_of_others_arrive_and_expired_ones_leave() {
     assert_eq!(last[1].target.as_deref(), Some("h2.example.com"));
     assert!(last[1].expires_at.unwrap() > time::now().after(DAY / 2));
     until("the expired row to leave", || overrides.list().unwrap().len() == 1);
+    until("the news of it", || heard.overrides.lock().unwrap().last().unwrap().len() == 1);
     for wrong in [
         "INSERT INTO override (kind, target) VALUES ('drian', 'x')",
         "INSERT INTO override (kind) VALUES ('drain')",
@@ -137,4 +138,39 @@ fn overrides_of_others_arrive_and_expired_ones_leave() {
     assert!(writer.flush(LONG));
     assert!(writer.stop(LONG));
     assert_eq!(heard.overrides.lock().unwrap().len(), told, "own writes are no news");
+}
+
+#[test]
+fn an_order_after_a_crash_leaves_the_log_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    writer.send(complete(1));
+    assert!(writer.flush(LONG));
+    // What a crash leaves.
+    let crashed = folder.path().join("crashed.db");
+    for suffix in ["", "-wal", "-shm"] {
+        let named = |path: &Path| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
+        std::fs::copy(named(&path), named(&crashed)).unwrap();
+    }
+    assert!(writer.stop(LONG));
+    assert_eq!(Overrides::open(&crashed).unwrap().list().unwrap(), []);
+    assert!(folder.path().join("crashed.db-wal").exists() && folder.path().join("crashed.db-shm").exists());
+}
+
+#[test]
+fn a_row_that_cannot_be_read_spoils_itself_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, heard) = start(&path);
+    let rows = "INSERT INTO override (id, kind, target) VALUES (1, 'drain', CAST(x'ff' AS TEXT)), (2, 'drain', 'b\u{fc}cher.example');
+        INSERT INTO override (id, kind, name, target) VALUES (3, 'drain', '', 'x'), (4, 'drain', NULL, '[2001:DB8::1]')";
+    Connection::open(&path).unwrap().execute_batch(rows).unwrap();
+    until("the rows that can be read", || heard.overrides.lock().unwrap().last().is_some_and(|all| all.len() == 2));
+    let targets: Vec<_> =
+        heard.overrides.lock().unwrap().last().unwrap().iter().map(|row| row.target.clone()).collect();
+    assert_eq!(targets, [Some("xn--bcher-kva.example".to_owned()), Some("[2001:db8::1]".to_owned())]);
+    assert!(writer.stop(LONG));
+    let stored = Store::open(&path).unwrap().store.load();
+    assert_eq!((stored.overrides.len(), stored.ignored_overrides.len(), stored.notes.len()), (2, 2, 0));
 }

@@ -210,6 +210,12 @@ impl Har {
         command
     }
 
+    /// Runs `har ARGUMENTS --config FILE` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.tool(arguments[0]);
+        Ran::of(command.args(&arguments[1..]).env_remove("SUDO_USER"))
+    }
+
     /// Starts it and waits for `READY=1`; a port that was taken meanwhile is replaced.
     #[track_caller]
     pub fn start(&mut self) {
@@ -402,6 +408,33 @@ impl Drop for Har {
         }
         let _ = child.kill();
         let _ = child.wait();
+    }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit status.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Ran {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Ran {
+        let output = command.output().expect("the command starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// What it printed, if it ended well.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out
     }
 }
 

@@ -1,0 +1,67 @@
+//! The grammar of the commands that look: overrides, probe, explain.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::ConfigFile;
+use crate::commands::{self, Ended, Failure};
+use crate::config;
+
+/// `har overrides`
+#[derive(Debug, Args)]
+pub struct Overrides {
+    /// Machine-readable output
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    /// The configuration file, which says where the state file is.
+    pub file: ConfigFile,
+}
+
+/// `har probe`
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// Only this name
+    pub name: Option<String>,
+    /// Machine-readable output
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    /// The configuration file.
+    pub file: ConfigFile,
+}
+
+/// `har explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A name as clients ask for it
+    pub name: String,
+    #[command(flatten)]
+    /// The configuration file, which says where the state file is.
+    pub file: ConfigFile,
+}
+
+impl Overrides {
+    /// Lists the orders.
+    pub fn run(self, out: &mut dyn Write) -> Ended {
+        let config = config::load(&self.file.config).map_err(Failure::Config)?;
+        commands::overrides::run(&config, self.json, out)
+    }
+}
+
+impl Probe {
+    /// Runs the checks once.
+    pub fn run(self, out: &mut dyn Write) -> Ended {
+        let config = config::load(&self.file.config).map_err(Failure::Config)?;
+        commands::probe::run(&config, self.name.as_deref(), self.json, out)
+    }
+}
+
+impl Explain {
+    /// Says what is answered and why.
+    pub fn run(self, out: &mut dyn Write) -> Ended {
+        let config = config::load(&self.file.config).map_err(Failure::Config)?;
+        commands::explain::run(&config, &self.name, out)
+    }
+}

@@ -1,0 +1,237 @@
+//! A name decided once more, from what the state file remembers of it: by the daemon's own rules, for who asks why.
+//!
+//! The input is rebuilt from records ([`input_of_record`]), the decision is [`super::decide`]'s with its
+//! [`super::rank`]. Where it differs from what was recorded, the difference is put into words: then the
+//! records are not of the configuration that they are read with.
+
+use std::net::IpAddr;
+
+use super::decide::{Plan, View, decide};
+use super::endpoint::input_of_record;
+use super::hash::hash;
+use super::overrides::Overrides;
+use super::rank::{Input, Sharer, Standing};
+use super::{AllDown, AnswerRecord, EndpointRecord, Family, Host, NameSpec};
+
+/// What is remembered of a name.
+#[derive(Clone, Copy)]
+pub struct Remembered<'a> {
+    /// As configured now.
+    pub spec: &'a NameSpec,
+    /// Its addresses, in any order.
+    pub endpoints: &'a [EndpointRecord],
+    /// What it answered, by family ([`Family::BOTH`]).
+    pub answers: [Option<&'a AnswerRecord>; 2],
+    /// The overrides in force.
+    pub overrides: &'a Overrides,
+    /// This host's id, as the daemon uses it.
+    pub machine_id: &'a [u8],
+    /// Whether it is known which addresses the candidates have: each was looked up, and one with success.
+    pub looked_up: bool,
+}
+
+/// One family of a name, decided again.
+#[derive(Clone, Debug)]
+pub struct Rebuilt<'a> {
+    /// Which.
+    pub family: Family,
+    /// What is to be sent.
+    pub plan: Plan,
+    /// How that comes about, in the word of the state file.
+    pub basis: &'static str,
+    /// Every known address, best first, with its part in it.
+    pub places: Vec<(&'a EndpointRecord, Standing)>,
+    /// In what it differs from the record, if in anything.
+    pub differs: Option<String>,
+}
+
+/// Decides a name again.
+pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
+    let Remembered { spec, answers, .. } = *remembered;
+    let records = Family::BOTH.map(|family| records_of(remembered, family));
+    let inputs = records.each_ref().map(|records| inputs(records, spec));
+    let both: Vec<Input<'_>> = inputs.iter().flatten().cloned().collect();
+    let held = answers.map(|answer| {
+        let answer = answer.filter(|answer| answer.basis == "held")?;
+        Some(match answer.addresses.as_slice() {
+            [] => Plan::Empty,
+            addresses => Plan::Addresses { turns: vec![addresses.to_vec()], stale: true },
+        })
+    });
+    let none: &[IpAddr] = &[];
+    let view = View {
+        policy: &spec.policy,
+        sharer: Sharer { machine: hash(0, &[remembered.machine_id]), name: &spec.name },
+        incumbent: answers.map(|answer| answer.map_or(none, |answer| &answer.addresses)),
+        last_good: answers.map(|answer| answer.map_or(none, |answer| &answer.last_good)),
+        looked_up: [remembered.looked_up; 2],
+        fallback: Family::BOTH.map(|family| fallback(spec, family)),
+        pin: remembered.overrides.pinned(&spec.name, &both, spec.policy.answers),
+        held: held.each_ref().map(Option::as_ref),
+        inputs,
+    };
+    let mut decided = decide(&view).into_iter();
+    Family::BOTH.map(|family| {
+        let answered = decided.next();
+        let (plan, basis, places) =
+            answered.map_or_else(Default::default, |answered| (answered.plan, answered.basis, answered.ranking.places));
+        let records = &records[family.index()];
+        let places: Vec<_> = places.into_iter().map(|place| (records[place.input], place.standing)).collect();
+        let mut rebuilt = Rebuilt { family, plan, basis: basis.as_str(), places, differs: None };
+        rebuilt.differs = answers[family.index()].and_then(|answer| difference(&rebuilt, answer, spec));
+        rebuilt
+    })
+}
+
+/// The records of a family in the order in which the daemon has them: as listed, and where that says nothing as they
+/// were ranked.
+fn records_of<'a>(remembered: &Remembered<'a>, family: Family) -> Vec<&'a EndpointRecord> {
+    let position =
+        |record: &EndpointRecord| remembered.spec.candidates.iter().position(|candidate| candidate.host == record.host);
+    let of_family = remembered.endpoints.iter().filter(|record| Family::of(record.address) == family);
+    let mut records: Vec<_> = of_family.filter(|record| position(record).is_some()).collect();
+    records.sort_by_key(|record| (position(record), record.rank.unwrap_or(u32::MAX)));
+    records
+}
+
+fn inputs<'a>(records: &[&'a EndpointRecord], spec: &'a NameSpec) -> Vec<Input<'a>> {
+    records.iter().filter_map(|record| input_of_record(record, spec)).collect()
+}
+
+/// The addresses of the fallback list. The state file does not know those of its names.
+fn fallback(spec: &NameSpec, family: Family) -> Vec<IpAddr> {
+    let addresses = spec.fallback.iter().filter_map(|host| match host {
+        Host::Address(address) => Some(*address),
+        Host::Name(_) => None,
+    });
+    addresses.filter(|address| Family::of(*address) == family).collect()
+}
+
+fn difference(rebuilt: &Rebuilt<'_>, answer: &AnswerRecord, spec: &NameSpec) -> Option<String> {
+    let has_names = spec.fallback.iter().any(|host| matches!(host, Host::Name(_)));
+    if rebuilt.basis == "all-down" && spec.policy.when_all_down == AllDown::Fallback && has_names {
+        return None;
+    }
+    let addresses = rebuilt.plan.addresses();
+    if addresses != answer.addresses {
+        return Some(format!("{} would be answered, {} is recorded", list(&addresses), list(&answer.addresses)));
+    }
+    if rebuilt.basis != answer.basis && answer.basis != "bypass" {
+        return Some(format!("the same is answered, but as '{}', while '{}' is recorded", rebuilt.basis, answer.basis));
+    }
+    let mut recorded: Vec<&EndpointRecord> = rebuilt.places.iter().map(|(record, _)| *record).collect();
+    recorded.sort_by_key(|record| record.rank.unwrap_or(u32::MAX));
+    let recorded: Vec<IpAddr> = recorded.into_iter().map(|record| record.address).collect();
+    let now: Vec<IpAddr> = rebuilt.places.iter().map(|(record, _)| record.address).collect();
+    (now != recorded).then(|| {
+        format!("the same is answered, but the order would be {}, {} is recorded", list(&now), list(&recorded))
+    })
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    match addresses {
+        [] => "nothing".to_owned(),
+        addresses => addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::world::{World, found, ok, refused, spec};
+    use crate::health::{Override, OverrideKind, Select, Time};
+    use std::time::Duration;
+
+    /// Runs a world and compares what it decided with what its records say.
+    fn agrees(api: &NameSpec, orders: &[Override], seconds: u64) {
+        let script = |address: IpAddr, _: u32, at: Time| {
+            let last = match address {
+                IpAddr::V4(v4) => v4.octets()[3],
+                IpAddr::V6(v6) => v6.octets()[15],
+            };
+            // 4 is down, the others waver by up to a fifth.
+            let noise = (at.0 / 1000 * 7 + u64::from(last) * 13) % 5;
+            if last == 4 { refused() } else { ok(f64::from(last) * 3.0 + noise as f64 * 0.1) }
+        };
+        let mut world = World::new(vec![api.clone()], Box::new(script));
+        world.zone.insert("a.example".into(), found(&["10.0.0.1", "10.0.0.2", "2001:db8::1"]));
+        world.zone.insert("b.example".into(), found(&["10.0.0.4", "2001:db8::4"]));
+        world.roster.set_overrides(orders.to_vec(), world.now);
+        for _ in 0..seconds {
+            world.run(Duration::from_secs(1));
+            world.roster.rewrite();
+            let records = world.roster.take_records();
+            let overrides = Overrides::new(orders.to_vec(), world.now);
+            let rebuilt = rebuild(&Remembered {
+                spec: api,
+                endpoints: &records.endpoints,
+                answers: Family::BOTH.map(|family| records.answers.iter().find(|answer| answer.family == family)),
+                overrides: &overrides,
+                machine_id: b"machine",
+                looked_up: true,
+            });
+            for family in rebuilt {
+                assert_eq!(family.differs, None, "{:?} {orders:?} {records:#?}", api.policy);
+                for (record, standing) in family.places {
+                    assert_eq!(standing.to_string(), record.standing, "{:?}", api.policy);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_decided_is_decided_again() {
+        let row = |kind, name: Option<&str>, target: &str| Override {
+            id: 1,
+            kind,
+            name: name.map(str::to_owned),
+            target: Some(target.to_owned()),
+            expires_at: None,
+            reason: None,
+            created_by: None,
+            created_at: None,
+        };
+        let orders = [
+            vec![],
+            vec![row(OverrideKind::Drain, None, "10.0.0.1")],
+            vec![row(OverrideKind::ForceUp, None, "10.0.0.4")],
+            vec![row(OverrideKind::Pin, Some("api.example"), "b.example")],
+            vec![row(OverrideKind::Bypass, None, "-")],
+        ];
+        for select in [Select::LowestLatency, Select::LatencyGroup, Select::RoundRobin, Select::Failover, Select::All] {
+            for orders in &orders {
+                for candidates in [&["a.example", "b.example", "10.0.0.3"][..], &["b.example"], &["missing.example"]] {
+                    let mut api = spec("api.example", candidates);
+                    api.policy.select = select;
+                    agrees(&api, orders, 25);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_configuration_is_told_from_that_of_the_records() {
+        let api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
+        let mut world = World::new(vec![api.clone()], Box::new(|_, _, _| ok(5.0)));
+        world.run(Duration::from_secs(3));
+        let records = world.roster.take_records();
+        let rebuilt = |spec: &NameSpec| {
+            let overrides = Overrides::default();
+            let [v4, _] = rebuild(&Remembered {
+                spec,
+                endpoints: &records.endpoints,
+                answers: Family::BOTH.map(|family| records.answers.iter().find(|answer| answer.family == family)),
+                overrides: &overrides,
+                machine_id: b"machine",
+                looked_up: true,
+            });
+            v4.differs
+        };
+        assert_eq!(rebuilt(&api), None);
+        let fewer = spec("api.example", &["10.0.0.2"]);
+        assert_eq!(rebuilt(&fewer).as_deref(), Some("10.0.0.2 would be answered, 10.0.0.1 is recorded"));
+        let mut tiered = api.clone();
+        tiered.candidates[0].priority = 2;
+        assert_eq!(rebuilt(&tiered).as_deref(), Some("10.0.0.2 would be answered, 10.0.0.1 is recorded"));
+    }
+}

@@ -6,7 +6,10 @@
 pub mod check_config;
 pub mod demo;
 pub mod events;
+pub mod metrics;
+pub mod replay;
 pub mod status;
+pub mod watch;
 
 use std::process::ExitCode;
 

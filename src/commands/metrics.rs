@@ -68,7 +68,12 @@ fn exposition(stored: &Stored) -> String {
     addresses(&mut text, stored);
     upstreams(&mut text, stored);
     let totals = stored.counters.iter().map(|(key, value)| (vec![("kind", key.as_str())], *value as f64));
-    text.metric("har_server_events_total", "counter", "What the DNS server and the state file counted, by kind.", totals);
+    text.metric(
+        "har_server_events_total",
+        "counter",
+        "What the DNS server and the state file counted, by kind.",
+        totals,
+    );
     text.0
 }
 
@@ -89,19 +94,30 @@ fn daemon(text: &mut Text, stored: &Stored) {
 
 fn names(text: &mut Text, stored: &Stored) {
     let queries = stored.names.iter().flat_map(|(row, counters)| {
-        TYPES.into_iter().zip(counters.queries).map(|(word, count)| (vec![("name", &*row.name), ("type", word)], count as f64))
+        TYPES
+            .into_iter()
+            .zip(counters.queries)
+            .map(|(word, count)| (vec![("name", &*row.name), ("type", word)], count as f64))
     });
     text.metric("har_queries_total", "counter", "Queries for a configured name, by type.", queries);
     let answers = stored.names.iter().flat_map(|(row, counters)| {
-        KINDS.into_iter().zip(counters.answers).map(|(word, count)| (vec![("name", &*row.name), ("kind", word)], count as f64))
+        KINDS
+            .into_iter()
+            .zip(counters.answers)
+            .map(|(word, count)| (vec![("name", &*row.name), ("kind", word)], count as f64))
     });
     text.metric("har_answers_total", "counter", "Answers for a configured name, by kind.", answers);
-    let given = stored
+    let given = stored.answers.iter().map(|row| {
+        (
+            vec![("name", &*row.name), ("family", row.family.record()), ("basis", row.basis.as_str())],
+            row.addresses.len() as f64,
+        )
+    });
+    text.metric("har_answer_addresses", "gauge", "Addresses that are answered now, and how that came about.", given);
+    let since = stored
         .answers
         .iter()
-        .map(|row| (vec![("name", &*row.name), ("family", row.family.record()), ("basis", row.basis.as_str())], row.addresses.len() as f64));
-    text.metric("har_answer_addresses", "gauge", "Addresses that are answered now, and how that came about.", given);
-    let since = stored.answers.iter().map(|row| (vec![("name", &*row.name), ("family", row.family.record())], seconds(row.since)));
+        .map(|row| (vec![("name", &*row.name), ("family", row.family.record())], seconds(row.since)));
     let help = "Since when this is answered, in seconds since 1970.";
     text.metric("har_answer_since_timestamp_seconds", "gauge", help, since);
 }
@@ -165,17 +181,24 @@ fn upstreams(text: &mut Text, stored: &Stored) {
     type Value = fn(&crate::store::UpstreamRow) -> Option<f64>;
     let metrics: [(&str, &str, &str, Value); 6] = [
         ("har_upstream_usable", "gauge", "Whether an upstream server is in use.", |row| Some(flag(row.usable))),
-        ("har_upstream_queries_total", "counter", "Transmissions to an upstream server.", |row| Some(row.queries as f64)),
+        ("har_upstream_queries_total", "counter", "Transmissions to an upstream server.", |row| {
+            Some(row.queries as f64)
+        }),
         ("har_upstream_answers_total", "counter", "Replies of an upstream server that counted.", |row| {
             Some(row.answers as f64)
         }),
-        ("har_upstream_timeouts_total", "counter", "Queries that an upstream server left without a reply in time.", |row| {
-            Some(row.timeouts as f64)
-        }),
+        (
+            "har_upstream_timeouts_total",
+            "counter",
+            "Queries that an upstream server left without a reply in time.",
+            |row| Some(row.timeouts as f64),
+        ),
         ("har_upstream_servfail_total", "counter", "SERVFAIL and REFUSED replies of an upstream server.", |row| {
             Some(row.servfail as f64)
         }),
-        ("har_upstream_rtt_seconds", "gauge", "Smoothed round trip to an upstream server.", |row| Some(row.rtt_ms? / 1000.0)),
+        ("har_upstream_rtt_seconds", "gauge", "Smoothed round trip to an upstream server.", |row| {
+            Some(row.rtt_ms? / 1000.0)
+        }),
     ];
     for (name, kind, help, value) in metrics {
         let samples = stored.upstreams.iter().zip(&shown).filter_map(|(row, address)| {

@@ -65,7 +65,9 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
     let stored = reader.load().map_err(failure)?;
     let running = stored.daemon.as_ref().map(|daemon| PathBuf::from(&daemon.config));
     let Some(old_path) = options.old.clone().or(running) else {
-        return Err(Failure::Usage("no daemon has written this state: name the old configuration with --old".to_owned()));
+        return Err(Failure::Usage(
+            "no daemon has written this state: name the old configuration with --old".to_owned(),
+        ));
     };
     let old = config::load(&old_path).map_err(|report| {
         Failure::Usage(format!("the old configuration cannot be read; name another one with --old\n{report}"))
@@ -84,8 +86,7 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
     for (which, specs) in [("old", &old_specs), ("new", &new_specs)] {
         notes.extend(unrecorded(which, specs, &recording));
     }
-    let mut courses =
-        [Course::new(old_specs, machine_id, &recording), Course::new(new_specs, machine_id, &recording)];
+    let mut courses = [Course::new(old_specs, machine_id, &recording), Course::new(new_specs, machine_id, &recording)];
     let results = feed(&reader, &targets, &mut courses)?;
     let [old_course, new_course] = courses;
     let report = Report {

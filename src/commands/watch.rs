@@ -8,8 +8,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Ended, Failure};
 use super::status::{self, StatusOptions};
+use super::{Ended, Failure};
 
 /// Between two looks at the state.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -85,7 +85,11 @@ mod tests {
         assert_eq!(frame(page, (5, 10), false), "\x1b[Hone\x1b[K\ntwo, \x1b[K\nthree\x1b[K\nfour\x1b[K\n\x1b[J");
         let cut = frame(page, (40, 4), true);
         assert_eq!(cut, "\x1b[2J\x1b[Hone\x1b[K\ntwo, which is long\x1b[K\n… 2 more lines\x1b[K\n\x1b[J");
-        assert_eq!(frame("a\x1bb\n", (40, 4), false), "\x1b[Hab\x1b[K\n\x1b[J", "nothing of the state steers a terminal");
+        assert_eq!(
+            frame("a\x1bb\n", (40, 4), false),
+            "\x1b[Hab\x1b[K\n\x1b[J",
+            "nothing of the state steers a terminal"
+        );
     }
 
     /// Takes an address down after the first table, and breaks off at the second.

@@ -290,3 +290,49 @@ fn totals(totals: &Totals) -> Vec<(String, u64)> {
     ]);
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_that_leaves_and_comes_back_keeps_its_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.toml");
+        std::fs::write(&path, "[names.\"a.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.1\"]\n").unwrap();
+        let config = crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let address: SocketAddr = "192.0.2.53:53".parse().unwrap();
+        let mut stored = Stored::default();
+        stored.upstreams.push(UpstreamRow {
+            address,
+            route: String::new(),
+            usable: true,
+            note: String::new(),
+            queries: 100,
+            answers: 90,
+            timeouts: 5,
+            servfail: 5,
+            rtt_ms: None,
+        });
+        let mut tallies = Tallies::new(&config, &stored, Arc::new(Totals::default()));
+        let mut collect = |upstreams: &[(SocketAddr, Arc<ServerCounters>)], complete| {
+            let mut batch = Batch { complete, ..Batch::default() };
+            tallies.collect(upstreams, &config, &mut batch);
+            batch.upstreams
+        };
+        let counters = || {
+            let counters = Arc::new(ServerCounters::default());
+            counters.queries.store(10, Ordering::Relaxed);
+            (address, counters)
+        };
+        let first = [counters()];
+        assert_eq!(collect(&first, true)[0].queries, 110);
+        assert_eq!(collect(&first, false), [], "nothing changed");
+        let gone = collect(&[], false);
+        assert_eq!((gone[0].usable, gone[0].note.as_str(), gone[0].queries), (false, GONE, 110));
+        assert_eq!(collect(&[], false), [], "said once");
+        let again = collect(&[counters()], false);
+        assert_eq!((again[0].usable, again[0].queries), (true, 120));
+        assert_eq!(collect(&[], true), [], "a complete batch names only what is listed");
+    }
+}

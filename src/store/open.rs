@@ -95,16 +95,15 @@ impl Store {
             _ => Path::new("."),
         };
         make_folder(folder).map_err(|error| OpenError::Folder { folder: folder.to_owned(), error })?;
-        let mut store =
-            Store {
-                path: path.to_owned(),
-                connection: None,
-                hindrance: None,
-                missed: false,
-                moved: None,
-                identity: None,
-                journal: None,
-            };
+        let mut store = Store {
+            path: path.to_owned(),
+            connection: None,
+            hindrance: None,
+            missed: false,
+            moved: None,
+            identity: None,
+            journal: None,
+        };
         let notes = store.reopen();
         Ok(Opened { store, notes })
     }

@@ -34,12 +34,12 @@ struct Following {
 
 impl Following {
     fn start(mut command: Command) -> Following {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let (kept, output) = (Arc::clone(&lines), child.stdout.take().unwrap());
+        let (kept, output) = (Arc::clone(&lines), child.stdout.take().expect("piped"));
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
+                kept.lock().expect("no panic while locked").push(line);
             }
         });
         Following { child, lines }
@@ -47,7 +47,7 @@ impl Following {
 
     #[track_caller]
     fn until(&self, what: &str, condition: impl Fn(&str) -> bool) -> usize {
-        wait_for(what, || self.lines.lock().unwrap().iter().position(|line| condition(line)))
+        wait_for(what, || self.lines.lock().expect("no panic while locked").iter().position(|line| condition(line)))
     }
 }
 
@@ -132,7 +132,7 @@ fn parse(text: &str) -> Vec<Sample> {
             let (name, labels, value) = sample(line);
             assert_eq!(name, current, "{line}: below its own head");
             assert!(!closed.contains(&name), "{line}");
-            assert!(seen.insert(line.rsplit_once(' ').unwrap().0.to_owned()), "{line}: twice");
+            assert!(seen.insert(line.rsplit_once(' ').expect("a value").0.to_owned()), "{line}: twice");
             samples.push((name, labels, value));
         }
     }
@@ -194,7 +194,7 @@ fn metrics_are_what_prometheus_reads() {
         let text = String::from_utf8(output().stdout).unwrap();
         let wanted = "har_queries_total{name=\"api.example\",type=\"A\"} ";
         let found = text.lines().find_map(|line| line.strip_prefix(wanted))?.to_owned();
-        (found.parse::<u64>().ok()? >= queries.parse::<u64>().unwrap() + 1).then_some(text)
+        (found.parse::<u64>().ok()? > queries.parse::<u64>().unwrap()).then_some(text)
     });
     let samples = parse(&text);
     let value = |name: &str, label: &str| {
@@ -224,6 +224,8 @@ fn another_configuration_is_replayed_beside_the_daemon() {
     let (mut har, backends) = start();
     let old = har.folder().join("old.toml");
     std::fs::copy(har.config_path(), &old).unwrap();
+    // The first moments, in which nothing is known yet, are not looked at.
+    har.until_sql("SELECT count(*) FROM check_result", |count| count.parse::<u64>().is_ok_and(|count| count >= 20));
     // The fastest answers, fails for a while, and comes back: with the new configuration it is never asked.
     backends[1].set(Mode::Answer(500, std::time::Duration::ZERO));
     har.until_a("api.example", "127.0.0.3");
@@ -233,6 +235,9 @@ fn another_configuration_is_replayed_beside_the_daemon() {
     har.until_a("api.example", "127.0.0.2");
     let back = "SELECT count(*) FROM event WHERE kind = 'answer' AND after = '127.0.0.2' AND before = '127.0.0.3'";
     har.until_sql(back, |count| count != "0");
+    let after = "SELECT count(*) FROM check_result WHERE outcome = 'ok' AND id > \
+                 (SELECT max(id) FROM check_result WHERE outcome <> 'ok')";
+    har.until_sql(after, |count| count.parse::<u64>().is_ok_and(|count| count >= 20));
     let new = har.folder().join("new.toml");
     let text = std::fs::read_to_string(&old).unwrap();
     let changed = text.replace("[\"127.0.0.3\", \"127.0.0.2\"]", "[\"127.0.0.3\", \"127.0.0.9\"]");
@@ -272,16 +277,16 @@ fn the_lines_of_the_page_run_against_a_real_file() {
         return skip(&reason);
     }
     let (mut har, backends) = start();
-    backends[1].set(Mode::Answer(500, std::time::Duration::ZERO));
-    har.until_a("api.example", "127.0.0.3");
-    backends[1].delay(5);
-    har.until_a("api.example", "127.0.0.2");
-    har.until_sql("SELECT count(*) FROM event WHERE kind = 'state'", |count| {
-        count.parse::<u64>().is_ok_and(|count| count >= 3)
-    });
+    for _ in 0..2 {
+        backends[1].set(Mode::Answer(500, std::time::Duration::ZERO));
+        har.until_a("api.example", "127.0.0.3");
+        backends[1].delay(5);
+        har.until_a("api.example", "127.0.0.2");
+    }
+    har.until_sql("SELECT count(*) FROM event WHERE kind = 'state'", |count| count == "4");
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schema.md")).unwrap();
     let lines: Vec<&str> = page.lines().map(str::trim).filter(|line| line.starts_with("sqlite3 ")).collect();
-    assert_eq!(lines.iter().filter(|line| line.contains("-readonly")).count(), 12, "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("-readonly")).count(), 11, "{lines:?}");
     let run = |line: &str| {
         let line = line.replace("/var/lib/har/har.db", "har.db");
         let mut command = Command::new("sh");

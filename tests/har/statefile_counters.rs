@@ -90,9 +90,9 @@ fn read_back(har: &Har, upstream: &Upstream, rounds: u64) {
     let seen: usize =
         ["api.example", "elsewhere.example", "broken.example"].iter().map(|name| upstream.seen(name).len()).sum();
     assert_eq!(row[0][0], seen.to_string(), "transmissions: {row:?}");
-    let answers: u64 = row[0][1].parse().unwrap();
+    let answers: u64 = row[0][1].parse().expect("a number");
     assert!(answers >= 2 * rounds * 7 && answers <= seen as u64, "{row:?}");
-    assert!(row[0][2].parse::<u64>().unwrap() >= 2 * rounds, "{row:?}");
+    assert!(row[0][2].parse::<u64>().expect("a number") >= 2 * rounds, "{row:?}");
 }
 
 #[test]
@@ -126,10 +126,7 @@ fn every_query_is_counted_once() {
     let sql = "SELECT queries_a, queries_aaaa, queries_other FROM name WHERE name = 'api.example'";
     har.until_sql(sql, |count| count == "30");
     assert_eq!(har.sql(sql), [["30", "18", "12"]]);
-    assert_eq!(
-        har.sql("SELECT answers_forwarded, answers_empty FROM name WHERE name = 'api.example'"),
-        [["12", "18"]]
-    );
+    assert_eq!(har.sql("SELECT answers_forwarded, answers_empty FROM name WHERE name = 'api.example'"), [["12", "18"]]);
 }
 
 #[test]
@@ -145,7 +142,8 @@ fn checks_are_counted_by_outcome() {
     let enough = |backend: &Backend| backend.requests().len() >= 10;
     wait_for("some checks", || backends.iter().all(enough).then_some(()));
     assert!(har.stop().success());
-    for (address, column, backend) in [("127.0.0.2", "ok", &backends[0]), ("127.0.0.3", "response_error", &backends[1])] {
+    for (address, column, backend) in [("127.0.0.2", "ok", &backends[0]), ("127.0.0.3", "response_error", &backends[1])]
+    {
         let row = &har.sql(&format!(
             "SELECT {column}, ok + timeout + connect_error + tls_error + response_error + other_error + local_error, \
              (SELECT count(*) FROM check_history WHERE address = '{address}' AND outcome = '{column}') \

@@ -107,10 +107,8 @@ fn a_crash_in_the_midst_of_a_slot_is_summed_up_again() {
         let results = vec![result(1, at, outcome, 10 + second)];
         pending.add(Batch { results, ..Batch::default() });
     }
-    let earlier = format!(
-        "INSERT INTO check_summary (slot, target_id, checks, ok) VALUES ({}, 1, 30, 30)",
-        slot_of(begin) - 1
-    );
+    let earlier =
+        format!("INSERT INTO check_summary (slot, target_id, checks, ok) VALUES ({}, 1, 30, 30)", slot_of(begin) - 1);
     connection.execute_batch(&earlier).unwrap();
     save::save(&connection, &pending, &Base::default(), &mut Targets::default(), true).unwrap();
     // The process died here; the next one goes on in the same slot.

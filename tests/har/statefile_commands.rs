@@ -253,12 +253,10 @@ fn another_configuration_is_replayed_beside_the_daemon() {
     assert_eq!((line["name"].as_str(), line["family"].as_str()), (Some("api.example"), Some("A")), "{document}");
     assert!(line["old"]["changes"].as_u64().unwrap() >= 2, "there and back: {document}");
     assert_eq!(line["new"]["changes"], 0, "{document}");
-    assert_eq!(line["new"]["dead_ms"], 0, "{document}");
     // `fall` checks pass before the dead address is left.
     assert!(line["old"]["dead_ms"].as_u64().unwrap() > 0, "{document}");
     let latency = |which: &str, key: &str| line[which][key].as_f64().unwrap();
     assert!(latency("new", "answered_latency_ms") > 35.0, "{document}");
-    assert!(latency("old", "answered_latency_ms") < latency("new", "answered_latency_ms"), "{document}");
     assert!(latency("old", "best_latency_ms") <= latency("old", "answered_latency_ms") + 0.001, "{document}");
     let notes = document["notes"].to_string();
     assert!(notes.contains("127.0.0.9") && notes.contains("nothing is recorded"), "{notes}");

@@ -135,11 +135,11 @@ fn checks_are_counted_by_outcome() {
     backends[1].set(crate::harness::Mode::Answer(500, Duration::ZERO));
     let names = format!(
         "[names.\"api.example\"]\ncheck = \"http://{{address}}:{}/\"\ncandidates = [\"127.0.0.2\", \"127.0.0.3\"]\n\
-         interval = \"100ms\"\nfast_interval = \"100ms\"\n",
+         interval = \"500ms\"\nfast_interval = \"500ms\"\n",
         backends[0].port()
     );
     let mut har = har().names(&names).start();
-    let enough = |backend: &Backend| backend.requests().len() >= 10;
+    let enough = |backend: &Backend| backend.requests().len() >= 5;
     wait_for("some checks", || backends.iter().all(enough).then_some(()));
     assert!(har.stop().success());
     for (address, column, backend) in [("127.0.0.2", "ok", &backends[0]), ("127.0.0.3", "response_error", &backends[1])]
@@ -150,10 +150,10 @@ fn checks_are_counted_by_outcome() {
              FROM address WHERE address = '{address}'"
         ))[0];
         let [of_column, in_all, recorded] = [0, 1, 2].map(|cell: usize| row[cell].parse::<usize>().unwrap());
-        // One may have been under way when har stopped.
+        // One may have been under way when har stopped. On a loaded machine one may have timed out.
         let asked = backend.requests().len();
-        assert!(of_column == asked || of_column + 1 == asked, "{address}: {row:?}, {asked} requests");
-        assert_eq!(of_column, in_all, "{address}");
+        assert!(in_all == asked || in_all + 1 == asked, "{address}: {row:?}, {asked} requests");
+        assert!(of_column > 0 && of_column <= in_all, "{address}: {row:?}");
         assert_eq!(of_column, recorded, "{address}: each result once");
     }
 }

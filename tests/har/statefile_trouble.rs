@@ -125,9 +125,7 @@ fn a_file_that_is_read_only_is_read_and_written_once_it_can_be() {
     let state = har.folder().join("state");
     chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
     chown(har.folder(), Some(NOBODY), Some(NOBODY)).unwrap();
-    // Where the tests were built another user may have no access.
-    let binary = har.folder().join("har");
-    fs::copy(crate::harness::daemon::BINARY, &binary).unwrap();
+    let binary = copy_of_the_binary(&har);
     fs::set_permissions(har.notify.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
@@ -153,8 +151,7 @@ fn a_folder_that_may_not_be_written_is_the_one_error_and_is_still_read() {
         return skip(&reason);
     }
     let mut har = stopped();
-    let binary = har.folder().join("har");
-    fs::copy(crate::harness::daemon::BINARY, &binary).unwrap();
+    let binary = copy_of_the_binary(&har);
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
     command.args(["serve", "--config"]).arg(har.config_path());
@@ -163,6 +160,15 @@ fn a_folder_that_may_not_be_written_is_the_one_error_and_is_still_read() {
     let log = har.log();
     assert!(log.contains("cannot write the folder of the state file") && log.contains("server.state"), "{log}");
     assert_eq!(as_nobody(&har.state_path()), "192.0.2.7");
+}
+
+/// The daemon where another user may start it: where the tests were built they may have no access.
+fn copy_of_the_binary(har: &Har) -> std::path::PathBuf {
+    let copy = har.folder().join("har");
+    // Not written by this process: a child that another test starts meanwhile would keep it open for writing, and busy.
+    let status = Command::new("cp").arg(crate::harness::daemon::BINARY).arg(&copy).status();
+    assert!(status.expect("cp starts").success());
+    copy
 }
 
 /// What `nobody` reads with the sqlite3 program.

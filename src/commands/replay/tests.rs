@@ -1,3 +1,5 @@
+//! A configuration's course through made-up records, and the lines that come of it.
+
 use std::net::IpAddr;
 
 use super::*;

@@ -6,6 +6,7 @@
 mod answers;
 mod candidates;
 mod cold;
+mod compatibility;
 mod config;
 mod demo;
 mod failover;
@@ -14,6 +15,7 @@ mod harness;
 mod host;
 mod hostile;
 mod notify;
+mod packaging;
 mod privileges;
 mod project;
 mod regression;

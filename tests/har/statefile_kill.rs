@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::rr::RecordType;
 
 use crate::harness::dns::{self, encode, question};
-use crate::harness::{Backend, Har, Reply, har, wait_for};
+use crate::harness::{Backend, Har, Reply, har, namespace, wait_for};
 
 const KILLS: u32 = 50;
 
@@ -47,6 +47,11 @@ fn first_answer(har: &Har) -> Reply {
 
 #[test]
 fn fifty_kills_leave_the_file_whole_and_the_next_start_answers() {
+    // A network of its own, since nobody else may take the port between two lives.
+    namespace::inside(&[], fifty_kills);
+}
+
+fn fifty_kills() {
     let backends = Backend::group(&[("127.0.0.2", 1), ("127.0.0.3", 30)]);
     let names: String = (0..20)
         .map(|number| {
@@ -76,7 +81,7 @@ fn fifty_kills_leave_the_file_whole_and_the_next_start_answers() {
         }
     }
     stop.store(true, Ordering::Relaxed);
-    asking.join().unwrap();
+    asking.join().expect("it does not panic");
     assert!(har.becomes_ready(), "{}", har.log());
     assert!(!har.log().contains("damaged"), "{}", har.log());
     assert!(har.stop().success());

@@ -17,9 +17,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::demo;
 use crate::commands::events::EventsOptions;
+use crate::commands::replay::ReplayOptions;
 use crate::commands::status::StatusOptions;
 use crate::commands::{self, Ended, Failure};
-use crate::{config, daemon};
+use crate::{config, daemon, os};
 
 /// A host's own DNS daemon: answers the names in its configuration with the address of the lowest-latency
 /// healthy candidate and forwards everything else.
@@ -40,6 +41,10 @@ pub enum Command {
     CheckConfig(ConfigFile),
     /// Show what is answered now and why
     Status(Status),
+    /// Show the state as metrics of Prometheus, for the node exporter's textfile collector
+    Metrics(ConfigFile),
+    /// Show what another configuration would have answered, from the recorded check results
+    Replay(Replay),
     /// Show what happened: changes of state and of answers, with the reasons
     Events(Events),
     /// Run the checks once, now, without a daemon (exit status 1 when a name has nothing up)
@@ -86,6 +91,26 @@ pub struct Status {
     /// One line and an exit status for monitoring plugins: 0 ok, 1 warning, 2 critical, 3 unknown
     #[arg(long, conflicts_with = "json")]
     pub check: bool,
+    /// Go on: redrawn in place on a terminal, a table for each change in a pipe
+    #[arg(long, conflicts_with_all = ["json", "check"])]
+    pub watch: bool,
+}
+
+/// `har replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The configuration to be tried
+    #[arg(long, value_name = "NEW")]
+    pub config: PathBuf,
+    /// The configuration to compare with (the one that the daemon was started with)
+    #[arg(long, value_name = "FILE")]
+    pub old: Option<PathBuf>,
+    /// The state file with the recorded results (that of the new configuration)
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Machine-readable output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `har events`
@@ -143,7 +168,19 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
         Command::Status(arguments) => {
             let config = config::load(&arguments.file.config).map_err(Failure::Config)?;
             let options = StatusOptions { name: arguments.name, json: arguments.json, check: arguments.check };
+            if arguments.watch {
+                let terminal = std::io::stdout().is_terminal();
+                return commands::watch::run(&config.server.state, &options, terminal, out);
+            }
             commands::status::run(&config.server.state, &options, out)
+        }
+        Command::Metrics(file) => {
+            let config = config::load(&file.config).map_err(Failure::Config)?;
+            commands::metrics::run(&config.server.state, out)
+        }
+        Command::Replay(Replay { config, old, state, json }) => {
+            let options = ReplayOptions { new: config, old, state, json };
+            commands::replay::run(&options, &os::machine_id(), out)
         }
         Command::Events(arguments) => {
             let config = config::load(&arguments.file.config).map_err(Failure::Config)?;

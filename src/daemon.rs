@@ -64,6 +64,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let inbox = Inbox::new();
     let totals = Arc::new(Totals::default());
     let tallies = Tallies::new(&config, &stored, Arc::clone(&totals));
+    let store_trouble = store.hindrance().map(str::to_owned);
     let writer = start_writer(store, &config, &inbox)?;
     let (poller, answers, servers) = Poller::new(poll::Setup {
         config: Arc::clone(&config),
@@ -73,6 +74,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         clock,
         inbox: inbox.clone(),
         writer,
+        store_trouble,
     });
     let first = table(&config, answers, &servers, tallies.table());
     let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Vec::new() }));

@@ -11,6 +11,7 @@
 //! The journal is a write-ahead log while har runs, so that readers and har never wait for each other,
 //! and a plain file after a clean stop, which another user can then open without write permission.
 
+mod base;
 mod batch;
 mod load;
 mod migrate;
@@ -29,7 +30,7 @@ pub use batch::{
 pub use load::Stored;
 pub use open::{OpenError, Opened, Store};
 pub use overrides::{OverrideError, Overrides};
-pub use reader::{EventRow, Life, ReadError, Reader};
+pub use reader::{EventRow, Life, ReadError, Reader, RecordedRow, TargetRow};
 pub use repair::files_of;
 pub use writer::{Hooks, Writer};
 

@@ -7,12 +7,15 @@ pub mod check_config;
 pub mod demo;
 pub mod events;
 pub mod explain;
+pub mod metrics;
 pub mod orders;
 pub mod overrides;
 pub mod probe;
+pub mod replay;
 pub mod status;
 mod subject;
 mod table;
+pub mod watch;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! `har status`: what is answered now, why, and how every candidate does.
 //!
 //! Everything comes from the state file, so that the command works as any user and with no daemon running, and
-//! says which of the two it is. `--json` is documented in `docs/schema.md` and only grows. `--check` ends as
+//! says which of the two it is. `--json` is documented in `docs/monitoring.md` and only grows. `--check` ends as
 //! monitoring plugins do: 0 fine, 1 a warning, 2 critical, 3 unknown.
 
 use std::fmt::Write as _;
@@ -30,27 +30,14 @@ pub struct StatusOptions {
 
 /// Shows the state file `state`.
 pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended {
-    let stored = Reader::open(state).and_then(|reader| reader.load());
-    let mut stored = match stored {
+    let stored = match read(state, options.name.as_deref()) {
         Ok(stored) => stored,
-        Err(error) if options.check => {
-            writeln!(out, "UNKNOWN: {error}")?;
+        Err(Failure::Run(line) | Failure::Usage(line)) if options.check => {
+            writeln!(out, "UNKNOWN: {line}")?;
             return Ok(ExitCode::from(3));
         }
-        Err(error) => return Err(Failure::Run(error.to_string())),
+        Err(failure) => return Err(failure),
     };
-    if let Some(wanted) = &options.name {
-        let wanted = wanted.trim_end_matches('.').to_ascii_lowercase();
-        stored.names.retain(|(row, _)| *row.name == *wanted);
-        if stored.names.is_empty() {
-            let line = format!("'{wanted}' is not a configured name in {}; `har status` lists them", state.display());
-            if options.check {
-                writeln!(out, "UNKNOWN: {line}")?;
-                return Ok(ExitCode::from(3));
-            }
-            return Err(Failure::Usage(line));
-        }
-    }
     let now = time::now();
     if options.check {
         let (level, line) = verdict(&stored, now);
@@ -61,6 +48,39 @@ pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended 
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The state of all names, or of one.
+fn read(state: &Path, name: Option<&str>) -> Result<Stored, Failure> {
+    let stored = Reader::open(state).and_then(|reader| reader.load());
+    let mut stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
+    if let Some(wanted) = name {
+        let wanted = wanted.trim_end_matches('.').to_ascii_lowercase();
+        stored.names.retain(|(row, _)| *row.name == *wanted);
+        if stored.names.is_empty() {
+            let state = state.display();
+            let line = format!("'{wanted}' is not a configured name in {state}; `har status` lists them");
+            return Err(Failure::Usage(line));
+        }
+    }
+    Ok(stored)
+}
+
+/// The table, and what of it is worth another look: all but ages and latencies.
+pub(super) fn page(state: &Path, options: &StatusOptions) -> Result<(String, String), Failure> {
+    let stored = read(state, options.name.as_deref())?;
+    let mut substance = format!("{:?} {:?}\n", stored.life(), stored.overrides);
+    for (row, _) in &stored.names {
+        for family in Family::BOTH {
+            let answer = answer(&stored, &row.name, family);
+            let _ = writeln!(substance, "{} {:?}", row.name, answer.map(|answer| (&answer.addresses, &answer.basis)));
+        }
+        for endpoint in endpoints(&stored, &row.name, None) {
+            let EndpointRecord { host, address, state, chosen, drained, forced, stale, .. } = endpoint;
+            let _ = writeln!(substance, "{host} {address} {} {chosen} {drained:?} {forced} {stale}", state.as_str());
+        }
+    }
+    Ok((table(&stored, time::now()), substance))
 }
 
 /// The line of a monitoring plugin and its exit status.

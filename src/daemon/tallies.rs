@@ -4,7 +4,7 @@
 //! the last process wrote. A table that a reload replaced is read until the loop has let go of it, so that
 //! no query is lost between two configurations.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,9 @@ use crate::dns::answer::{Kind, QueryKind};
 use crate::serve::counters::{NameTable, Totals};
 use crate::serve::upstream::ServerCounters;
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
+
+/// Why an upstream that was listed is not used any more.
+const GONE: &str = "no longer listed";
 
 /// What the last process counted, and what this one does.
 pub struct Tallies {
@@ -26,9 +29,20 @@ pub struct Tallies {
     replaced: Vec<Shown>,
     /// What was handed over last, by index of the current table.
     handed: Vec<NameCounters>,
-    upstreams_before: HashMap<(SocketAddr, String), UpstreamRow>,
+    /// Of upstreams that this process did not ask, or under earlier counters.
+    upstreams_before: HashMap<(SocketAddr, String), [u64; 4]>,
+    /// The counters of each upstream, also of those that are no longer listed, and what was handed over last.
+    upstreams: HashMap<(SocketAddr, String), Server>,
+    /// Totals as handed over last.
+    totals_handed: HashMap<String, u64>,
     /// Answers of upstreams beyond loopback when last looked at.
     heard: u64,
+}
+
+/// An upstream as last seen.
+struct Server {
+    counters: Arc<ServerCounters>,
+    row: Option<UpstreamRow>,
 }
 
 /// A table with the names of its indices.
@@ -50,8 +64,10 @@ impl Tallies {
             upstreams_before: stored
                 .upstreams
                 .iter()
-                .map(|row| ((row.address, row.route.clone()), row.clone()))
+                .map(|row| ((row.address, row.route.clone()), [row.queries, row.answers, row.timeouts, row.servfail]))
                 .collect(),
+            upstreams: HashMap::new(),
+            totals_handed: HashMap::new(),
             heard: 0,
         }
     }
@@ -88,24 +104,24 @@ impl Tallies {
             let mut counters = self.current.read(index);
             for old in &self.replaced {
                 if let Some(at) = old.names.iter().position(|other| other == name) {
-                    add(&mut counters, &old.read(at));
+                    add_all(&mut counters, &old.read(at));
                 }
             }
             if let Some(before) = self.before.get(name) {
-                add(&mut counters, before);
+                add_all(&mut counters, before);
             }
             if everything || counters != self.handed[index] {
                 self.handed[index] = counters.clone();
                 batch.name_counters.push((Arc::clone(name), counters));
             }
         }
-        batch.counters = totals(&self.totals)
-            .into_iter()
-            .map(|(word, count)| {
-                let before = self.totals_before.get(&word).copied().unwrap_or_default();
-                (word, before + count)
-            })
-            .collect();
+        for (word, count) in totals(&self.totals) {
+            let count = count + self.totals_before.get(&word).copied().unwrap_or_default();
+            if everything || self.totals_handed.get(&word) != Some(&count) {
+                self.totals_handed.insert(word.clone(), count);
+                batch.counters.push((word, count));
+            }
+        }
         self.collect_upstreams(upstreams, config, batch)
     }
 
@@ -117,7 +133,7 @@ impl Tallies {
                 continue;
             }
             for (index, name) in old.names.iter().enumerate() {
-                add(self.before.entry(Arc::clone(name)).or_default(), &old.read(index));
+                add_all(self.before.entry(Arc::clone(name)).or_default(), &old.read(index));
             }
         }
     }
@@ -128,33 +144,68 @@ impl Tallies {
         config: &Config,
         batch: &mut Batch,
     ) -> bool {
+        if batch.complete {
+            // Those that are no longer listed leave the table; their counts are kept should they come back.
+            self.upstreams.values_mut().for_each(|server| server.row = None);
+        }
         let mut heard = 0;
+        let mut listed = HashSet::new();
         for (address, counters) in upstreams {
-            let route = route_of(config, *address);
-            let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-            let before = self.upstreams_before.get(&(*address, route.clone()));
-            let and_before = |count: u64, of: fn(&UpstreamRow) -> u64| count + before.map_or(0, of);
-            let answers = read(&counters.answers);
+            let key = (*address, route_of(config, *address));
             if !address.ip().is_loopback() {
-                heard += answers;
+                heard += counters.answers.load(Ordering::Relaxed);
             }
-            let dead = counters.state.load(Ordering::Relaxed) == ServerCounters::DEAD;
-            let rtt_us = read(&counters.rtt_us);
-            batch.upstreams.push(UpstreamRow {
-                address: *address,
-                usable: !dead,
-                note: if dead { "no reply of late; tried again every few seconds".to_owned() } else { String::new() },
-                queries: and_before(read(&counters.queries), |row| row.queries),
-                answers: and_before(answers, |row| row.answers),
-                timeouts: and_before(read(&counters.timeouts), |row| row.timeouts),
-                servfail: and_before(read(&counters.servfail), |row| row.servfail),
-                rtt_ms: (rtt_us > 0).then_some(rtt_us as f64 / 1000.0),
-                route,
-            });
+            let before = self.upstreams_before.entry(key.clone()).or_default();
+            let server = self
+                .upstreams
+                .entry(key.clone())
+                .or_insert_with(|| Server { counters: Arc::clone(counters), row: None });
+            if !Arc::ptr_eq(&server.counters, counters) {
+                // It was gone for a while: counted from 0 again.
+                add(before, &counted(&server.counters));
+                server.counters = Arc::clone(counters);
+            }
+            let row = upstream_row(&key, counters, *before);
+            if server.row.as_ref() != Some(&row) {
+                server.row = Some(row.clone());
+                batch.upstreams.push(row);
+            }
+            listed.insert(key);
+        }
+        for (_, server) in self.upstreams.iter_mut().filter(|(key, _)| !listed.contains(*key)) {
+            if let Some(row) = server.row.as_mut().filter(|row| row.note != GONE) {
+                (row.usable, row.note) = (false, GONE.to_owned());
+                batch.upstreams.push(row.clone());
+            }
         }
         let more = heard > self.heard;
         self.heard = heard;
         more
+    }
+}
+
+/// Queries, answers, time-outs and SERVFAILs so far.
+fn counted(counters: &ServerCounters) -> [u64; 4] {
+    [&counters.queries, &counters.answers, &counters.timeouts, &counters.servfail]
+        .map(|count| count.load(Ordering::Relaxed))
+}
+
+fn upstream_row((address, route): &(SocketAddr, String), counters: &ServerCounters, before: [u64; 4]) -> UpstreamRow {
+    let mut sums = counted(counters);
+    add(&mut sums, &before);
+    let [queries, answers, timeouts, servfail] = sums;
+    let dead = counters.state.load(Ordering::Relaxed) == ServerCounters::DEAD;
+    let rtt_us = counters.rtt_us.load(Ordering::Relaxed);
+    UpstreamRow {
+        address: *address,
+        route: route.clone(),
+        usable: !dead,
+        note: if dead { "no reply of late; tried again every few seconds".to_owned() } else { String::new() },
+        queries,
+        answers,
+        timeouts,
+        servfail,
+        rtt_ms: (rtt_us > 0).then_some(rtt_us as f64 / 1000.0),
     }
 }
 
@@ -188,12 +239,14 @@ fn column(kind: Kind) -> Option<AnswerKind> {
     }
 }
 
-fn add(counters: &mut NameCounters, more: &NameCounters) {
-    for (count, more) in counters.queries.iter_mut().zip(more.queries) {
-        *count += more;
-    }
-    for (count, more) in counters.answers.iter_mut().zip(more.answers) {
-        *count += more;
+fn add_all(counters: &mut NameCounters, more: &NameCounters) {
+    add(&mut counters.queries, &more.queries);
+    add(&mut counters.answers, &more.answers);
+}
+
+fn add(sums: &mut [u64], more: &[u64]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum += more;
     }
 }
 
@@ -236,4 +289,50 @@ fn totals(totals: &Totals) -> Vec<(String, u64)> {
         ("forward_ignored".to_owned(), books.ignored),
     ]);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_that_leaves_and_comes_back_keeps_its_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.toml");
+        std::fs::write(&path, "[names.\"a.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.1\"]\n").unwrap();
+        let config = crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let address: SocketAddr = "192.0.2.53:53".parse().unwrap();
+        let mut stored = Stored::default();
+        stored.upstreams.push(UpstreamRow {
+            address,
+            route: String::new(),
+            usable: true,
+            note: String::new(),
+            queries: 100,
+            answers: 90,
+            timeouts: 5,
+            servfail: 5,
+            rtt_ms: None,
+        });
+        let mut tallies = Tallies::new(&config, &stored, Arc::new(Totals::default()));
+        let mut collect = |upstreams: &[(SocketAddr, Arc<ServerCounters>)], complete| {
+            let mut batch = Batch { complete, ..Batch::default() };
+            tallies.collect(upstreams, &config, &mut batch);
+            batch.upstreams
+        };
+        let counters = || {
+            let counters = Arc::new(ServerCounters::default());
+            counters.queries.store(10, Ordering::Relaxed);
+            (address, counters)
+        };
+        let first = [counters()];
+        assert_eq!(collect(&first, true)[0].queries, 110);
+        assert_eq!(collect(&first, false), [], "nothing changed");
+        let gone = collect(&[], false);
+        assert_eq!((gone[0].usable, gone[0].note.as_str(), gone[0].queries), (false, GONE, 110));
+        assert_eq!(collect(&[], false), [], "said once");
+        let again = collect(&[counters()], false);
+        assert_eq!((again[0].usable, again[0].queries), (true, 120));
+        assert_eq!(collect(&[], true), [], "a complete batch names only what is listed");
+    }
 }

@@ -30,6 +30,11 @@ pub(super) struct Target {
     pub(super) align: bool,
 }
 impl Roster {
+    /// The target of a check of an address, if anything uses it.
+    pub fn target_of(&self, address: IpAddr, check: u32) -> Option<TargetId> {
+        self.target_ids.get(&(address, check)).copied()
+    }
+
     /// Lets go of all users, to be attached again.
     pub(super) fn detach_all(&mut self) {
         for target in self.targets.values_mut() {

@@ -3,7 +3,7 @@
 //! `health` keeps the records of addresses and answers; this side adds what it does not know: the daemon's own
 //! row, names and candidates as configured, how often each address was given out, single results.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -132,6 +132,9 @@ impl Ledger {
         roster.rewrite();
         self.changes(roster, batch);
         batch.complete = true;
+        // What leaves the table with this batch begins at 0 should it come back.
+        let kept: HashSet<EndpointKey> = batch.endpoints.iter().map(EndpointKey::of).collect();
+        self.chosen.retain(|key, _| kept.contains(key));
         batch.candidates = self.candidates.clone();
         batch.names = config
             .names

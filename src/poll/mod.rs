@@ -119,6 +119,8 @@ pub struct Setup {
     pub inbox: Inbox<Message>,
     /// The thread that writes the state file.
     pub writer: Writer,
+    /// Why the state file is not written, if so; it was logged.
+    pub store_trouble: Option<String>,
 }
 
 /// The poller's way to the event loop, which is made after it.
@@ -184,7 +186,7 @@ impl Poller {
             ready: false,
             status: String::new(),
             reloading: false,
-            store_trouble: None,
+            store_trouble: setup.store_trouble,
             suspend: SuspendWatch::new(),
         };
         for problem in compiled.problems {

@@ -48,16 +48,26 @@ impl Store {
     /// What the last daemon left. A file that turns out damaged is moved aside and begun anew (its overrides
     /// are kept if they can be read), which a note tells.
     pub fn load(&mut self) -> Stored {
-        let Some(connection) = &self.connection else { return Stored::default() };
+        let Some(connection) = &self.connection else {
+            self.missed = true;
+            return Stored::default();
+        };
         let lenient = self.hindrance.is_some();
         let error = match stored(connection, lenient) {
-            Ok(stored) => return stored,
+            Ok(stored) => {
+                self.missed = false;
+                return stored;
+            }
             Err(error) => error,
         };
         if Trouble::of(&error) != Trouble::Damaged || lenient {
+            // What cannot be read now must not be written over: it is tried again.
+            self.missed = true;
             let note = format!("the state file {} could not be read: {error}", self.path.display());
+            self.hinder(note.clone());
             return Stored { notes: vec![note], ..Stored::default() };
         }
+        self.missed = false;
         let kept = overrides::read(connection).map(|(orders, _)| orders).unwrap_or_default();
         let mut notes = vec![self.set_aside(&error.to_string())];
         notes.extend(self.reopen());
@@ -127,7 +137,12 @@ fn rows<T>(
         let mut rows = statement.query([])?;
         let mut parsed = Vec::new();
         while let Some(row) = rows.next()? {
-            parsed.extend(parse(row)?);
+            match parse(row) {
+                Ok(row) => parsed.extend(row),
+                // A value of the wrong kind is the row's trouble, not the file's.
+                Err(error) if error.sqlite_error_code().is_none() => (),
+                Err(error) => return Err(error),
+            }
         }
         Ok(parsed)
     };

@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::AccessFlags;
 use rusqlite::config::DbConfig;
@@ -24,12 +24,19 @@ const FOLDER_MODE: u32 = 0o755;
 /// and a restart is not held up noticeably.
 const OPEN_WAIT: Duration = Duration::from_millis(250);
 
+/// At least between two damaged files that are moved aside.
+const MOVE_EVERY: Duration = Duration::from_secs(60);
+
 /// The one connection of a daemon to its state file, or the reason why there is none.
 pub struct Store {
     pub(super) path: PathBuf,
     pub(super) connection: Option<Connection>,
     /// Why nothing is written; `None` = all is well.
     pub(super) hindrance: Option<String>,
+    /// What the last daemon left could not be read at the start, and has not been since.
+    pub(super) missed: bool,
+    /// When a damaged file was last moved aside.
+    moved: Option<Instant>,
     identity: Option<(u64, u64)>,
     journal: Option<(u64, u64)>,
 }
@@ -88,8 +95,15 @@ impl Store {
             _ => Path::new("."),
         };
         make_folder(folder).map_err(|error| OpenError::Folder { folder: folder.to_owned(), error })?;
-        let mut store =
-            Store { path: path.to_owned(), connection: None, hindrance: None, identity: None, journal: None };
+        let mut store = Store {
+            path: path.to_owned(),
+            connection: None,
+            hindrance: None,
+            missed: false,
+            moved: None,
+            identity: None,
+            journal: None,
+        };
         let notes = store.reopen();
         Ok(Opened { store, notes })
     }
@@ -109,7 +123,9 @@ impl Store {
         self.close();
         let mut notes = Vec::new();
         let mut attempt = attempt(&self.path);
-        if let Err(Shortfall::Damaged(reason)) = &attempt {
+        if let Err(Shortfall::Damaged(reason)) = &attempt
+            && self.may_set_aside()
+        {
             notes.push(self.set_aside(reason));
             attempt = self::attempt(&self.path);
         }
@@ -123,8 +139,11 @@ impl Store {
                 self.connection = Some(*connection);
                 self.hindrance = Some(format!("the state file {path} {reason}"));
             }
-            Err(Shortfall::Nothing(reason) | Shortfall::Damaged(reason)) => {
+            Err(Shortfall::Nothing(reason)) => {
                 self.hindrance = Some(format!("the state file {path} {reason}"));
+            }
+            Err(Shortfall::Damaged(reason)) => {
+                self.hindrance = Some(format!("the state file {path} is damaged ({reason})"));
             }
         }
         self.identity = identity(&self.path);
@@ -140,9 +159,21 @@ impl Store {
         }
     }
 
+    /// Goes on in memory although a file is there, until [`Store::reopen`].
+    pub(super) fn hinder(&mut self, reason: String) {
+        self.hindrance = Some(reason);
+    }
+
+    /// Whether the last damaged file was moved aside long enough ago: a disk that spoils every file must not
+    /// be filled with them.
+    pub(super) fn may_set_aside(&self) -> bool {
+        self.moved.is_none_or(|at| at.elapsed() >= MOVE_EVERY)
+    }
+
     /// Moves the damaged file aside and says so.
     pub(super) fn set_aside(&mut self, reason: &str) -> String {
         self.close();
+        self.moved = Some(Instant::now());
         let path = self.path.display();
         match move_aside(&self.path) {
             Ok(target) => {
@@ -227,9 +258,9 @@ fn attempt(path: &Path) -> Result<Connection, Shortfall> {
         Err(error) => return Err(Shortfall::Nothing(format!("cannot be looked at: {error}"))),
     }
     let shortfall = |error: rusqlite::Error| match Trouble::of(&error) {
-        Trouble::Busy => Shortfall::Nothing("is locked by another process".to_owned()),
+        Trouble::Busy => locked(path),
         Trouble::Damaged => Shortfall::Damaged(error.to_string()),
-        Trouble::Unusable => Shortfall::Nothing(format!("cannot be used: {error}")),
+        Trouble::Unusable | Trouble::Refused => Shortfall::Nothing(format!("cannot be used: {error}")),
     };
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(shortfall)?;
     if connection.is_readonly("main").map_err(shortfall)? {
@@ -249,6 +280,19 @@ fn attempt(path: &Path) -> Result<Connection, Shortfall> {
     }
     set_up(&connection).map_err(shortfall)?;
     Ok(connection)
+}
+
+/// A file that somebody else holds: with a write-ahead log it can be read all the same.
+fn locked(path: &Path) -> Shortfall {
+    let reason = "is locked by another process".to_owned();
+    let readable = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| {
+        connection.busy_timeout(Duration::ZERO)?;
+        Ok((super::migrate::version(&connection)?, connection))
+    });
+    match readable {
+        Ok((VERSION, connection)) => Shortfall::ReadOnly(Box::new(connection), reason),
+        _ => Shortfall::Nothing(reason),
+    }
 }
 
 /// A new, empty file, readable by everyone whatever the umask.

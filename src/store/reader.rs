@@ -7,7 +7,9 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -19,6 +21,7 @@ use super::load::{self, Stored};
 use super::migrate::{VERSION, version};
 use super::repair::beside;
 use super::time::now;
+use crate::health::{CheckResult, Host, Outcome, Time};
 
 /// Longest wait for a lock, which only a har that starts or stops holds.
 const WAIT: Duration = Duration::from_secs(2);
@@ -60,6 +63,38 @@ pub struct EventRow {
     pub after_ms: Option<f64>,
     /// Why.
     pub reason: String,
+}
+
+/// A row of `check_target` with what is recorded of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetRow {
+    /// Its row.
+    pub id: i64,
+    /// The candidate.
+    pub host: Host,
+    /// The address.
+    pub address: IpAddr,
+    /// The check in words.
+    pub definition: Arc<str>,
+    /// When the first recorded result ended.
+    pub first: Time,
+    /// When the last did.
+    pub last: Time,
+    /// How many there are.
+    pub results: u64,
+}
+
+/// A row of `check_result`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedRow {
+    /// Grows with every result.
+    pub id: i64,
+    /// Row of `check_target`.
+    pub target: i64,
+    /// When it ended.
+    pub at: Time,
+    /// What it yielded, as far as that is recorded.
+    pub result: CheckResult,
 }
 
 /// Why the state file cannot be read: one line that says what to do.
@@ -122,6 +157,32 @@ impl Reader {
                  (SELECT * FROM event WHERE id > ?1 AND (?3 IS NULL OR name = ?3) ORDER BY id DESC LIMIT ?2) ORDER BY id",
             )?;
             statement.query_map(params![after, limit, name], event)?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(|error| worded(&self.path, &error))
+    }
+
+    /// What single results are recorded of, oldest row first.
+    pub fn targets(&self) -> Result<Vec<TargetRow>, ReadError> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT id, host, address, definition, first, last, results FROM check_target JOIN
+                 (SELECT target_id, min(at_unix_ms) AS first, max(at_unix_ms) AS last, count(*) AS results
+                  FROM check_result GROUP BY target_id) ON target_id = id ORDER BY id",
+            )?;
+            let rows = statement.query_map([], target)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(rows.into_iter().flatten().collect())
+        };
+        read().map_err(|error| worded(&self.path, &error))
+    }
+
+    /// The first `limit` results after the row `after`, oldest first.
+    pub fn results(&self, after: i64, limit: u32) -> Result<Vec<RecordedRow>, ReadError> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT id, target_id, at_unix_ms, outcome_code, status, connect_us, first_byte_us, total_us, error
+                 FROM check_result WHERE id > ?1 ORDER BY id LIMIT ?2",
+            )?;
+            statement.query_map(params![after, limit], recorded)?.collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(|error| worded(&self.path, &error))
     }
@@ -201,6 +262,44 @@ fn worded(path: &Path, error: &rusqlite::Error) -> ReadError {
         }
         _ => format!("cannot read the state file {shown}: {error}"),
     })
+}
+
+fn target(row: &Row<'_>) -> rusqlite::Result<Option<TargetRow>> {
+    let (host, address): (String, String) = (row.get(1)?, row.get(2)?);
+    let Ok(address) = address.parse() else { return Ok(None) };
+    let host = host.parse().map_or_else(|_| Host::Name(host.as_str().into()), Host::Address);
+    Ok(Some(TargetRow {
+        id: row.get(0)?,
+        host,
+        address,
+        definition: row.get::<_, String>(3)?.into(),
+        first: Time(unsigned(row, 4)?),
+        last: Time(unsigned(row, 5)?),
+        results: unsigned(row, 6)?,
+    }))
+}
+
+fn recorded(row: &Row<'_>) -> rusqlite::Result<RecordedRow> {
+    let micros = |column: usize| -> rusqlite::Result<Option<Duration>> {
+        Ok(row.get::<_, Option<i64>>(column)?.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros))
+    };
+    let code = usize::try_from(row.get::<_, i64>(3)?).unwrap_or(usize::MAX);
+    let result = CheckResult {
+        outcome: Outcome::ALL.get(code).copied().unwrap_or(Outcome::LocalError),
+        silent: false,
+        status: row.get(4)?,
+        connect: micros(5)?,
+        first_byte: micros(6)?,
+        total: micros(7)?.unwrap_or_default(),
+        error: row.get(8)?,
+        priority: None,
+        certificate_days: None,
+    };
+    Ok(RecordedRow { id: row.get(0)?, target: row.get(1)?, at: Time(unsigned(row, 2)?), result })
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {

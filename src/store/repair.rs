@@ -15,6 +15,8 @@ pub(super) enum Trouble {
     Busy,
     /// Not a database any more: move it aside.
     Damaged,
+    /// The file is well, but it does not take this row, now or ever.
+    Refused,
     /// No place, no permission, no such file …: try again later.
     Unusable,
 }
@@ -27,6 +29,13 @@ impl Trouble {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Damaged,
             // A schema that lacks a table or column which its version promises.
             Some(ErrorCode::Unknown) => Trouble::Damaged,
+            Some(
+                ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::ParameterOutOfRange,
+            ) => Trouble::Refused,
+            None if matches!(error, rusqlite::Error::ToSqlConversionFailure(_)) => Trouble::Refused,
             _ => Trouble::Unusable,
         }
     }

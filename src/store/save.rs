@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::base::Base;
 use super::batch::{DaemonRow, EndpointKey, Pending, ResultRow};
+use super::repair::Trouble;
 use super::time::to_text;
 use super::{EVENT_ROWS, RESULT_ROWS, SLOT_S, SUMMARY_DAYS};
 use crate::health::{AnswerRecord, EndpointRecord, Event, Family, Host, Outcome, Time};
@@ -55,46 +57,73 @@ impl Targets {
     }
 }
 
-/// Writes everything in `pending` within the transaction that is open, and leaves (target, time, outcome,
-/// microseconds) of each result in `fresh`, to be summed up once that is committed.
+/// What a transaction leaves to be done once it is committed.
+#[derive(Default)]
+pub(super) struct Saved {
+    /// Target, time, outcome and microseconds of each result, to be summed up.
+    pub fresh: Vec<(i64, Time, Outcome, i64)>,
+    /// Rows that SQLite refused, and why it refused the first.
+    pub refused: u64,
+    pub refusal: Option<String>,
+}
+
+impl Saved {
+    /// Goes on after a row that SQLite will never take (a broken rule of its table, too big): tried again with
+    /// the rest, it would keep everything else out of the file for good.
+    fn pass<T>(&mut self, table: &str, result: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if Trouble::of(&error) == Trouble::Refused => {
+                self.refused += 1;
+                self.refusal.get_or_insert_with(|| format!("a row of the table {table}: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Writes everything in `pending` within the transaction that is open. Counters are those of this process and
+/// `base` together.
 pub(super) fn save(
     connection: &Connection,
     pending: &Pending,
+    base: &Base,
     targets: &mut Targets,
     keep_results: bool,
-    fresh: &mut Vec<(i64, Time, Outcome, i64)>,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Saved> {
+    let mut saved = Saved::default();
     if pending.complete {
         sweep(connection, pending)?;
     }
     if let Some(row) = &pending.daemon {
-        daemon(connection, row)?;
+        saved.pass("daemon", daemon(connection, row))?;
     }
-    names(connection, pending)?;
-    candidates(connection, pending)?;
+    names(connection, pending, base, &mut saved)?;
+    candidates(connection, pending, &mut saved)?;
     for (key, record) in &pending.endpoints {
         match record {
-            Some(record) => endpoint(connection, record)?,
+            Some(record) => drop(saved.pass("address", endpoint(connection, record, base))?),
             None => remove(connection, key)?,
         }
     }
     for row in pending.answers.values() {
-        answer(connection, row)?;
+        saved.pass("answer", answer(connection, row))?;
     }
-    counters(connection, pending)?;
-    upstreams(connection, pending)?;
+    upstreams(connection, pending, base, &mut saved)?;
     for row in &pending.results {
-        let id = targets.id(connection, row)?;
+        let Some(id) = saved.pass("check_target", targets.id(connection, row))? else { continue };
         let total_us = micros(Some(row.result.total)).unwrap_or(0);
-        fresh.push((id, row.at, row.result.outcome, total_us));
+        saved.fresh.push((id, row.at, row.result.outcome, total_us));
         if keep_results {
-            result(connection, id, total_us, row)?;
+            saved.pass("check_result", result(connection, id, total_us, row))?;
         }
     }
     for event in &pending.events {
-        self::event(connection, event)?;
+        saved.pass("event", self::event(connection, event))?;
     }
-    Ok(())
+    counters(connection, pending, base, &saved)?;
+    Ok(saved)
 }
 
 /// Deletes what is too old or too much, a bounded step at a time. `inserted` results came in this
@@ -104,9 +133,17 @@ pub(super) fn prune(connection: &Connection, now: Time, history_ms: u64, inserte
     let since = now.0.saturating_sub(history_ms) as i64;
     connection
         .prepare_cached(
-            "DELETE FROM check_result WHERE at_unix_ms < ?1 AND id IN (SELECT id FROM check_result ORDER BY id LIMIT ?2)",
+            "DELETE FROM check_result WHERE at_unix_ms < ?1 AND id IN (SELECT id FROM check_result ORDER BY id LIMIT ?2)
+             AND (SELECT at_unix_ms FROM check_result ORDER BY id LIMIT 1) < ?1",
         )?
         .execute([since, step])?;
+    let oldest = super::summary::slot_of(now) - SUMMARY_DAYS * 86_400 / SLOT_S;
+    connection
+        .prepare_cached(
+            "DELETE FROM check_summary WHERE (slot, target_id) IN
+             (SELECT slot, target_id FROM check_summary WHERE slot < ?1 ORDER BY slot, target_id LIMIT ?2)",
+        )?
+        .execute([oldest, step])?;
     for (table, rows) in [("check_result", RESULT_ROWS), ("event", EVENT_ROWS)] {
         prune_to(connection, table, rows, step)?;
     }
@@ -183,7 +220,7 @@ fn daemon(connection: &Connection, row: &DaemonRow) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn names(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+fn names(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Saved) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO name (name, position, mode, select_by, ttl_s, interval_ms)
          VALUES (?1, coalesce(?2, (SELECT coalesce(max(position) + 1, 0) FROM name)), ?3, ?4, ?5, ?6)
@@ -192,13 +229,15 @@ fn names(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
     )?;
     for (position, row) in pending.names.values() {
         let position = position.map(|position| position as i64);
-        statement.execute(params![row.name, position, row.mode, row.select, row.ttl_s, row.interval_ms as i64])?;
+        let values = params![row.name, position, row.mode, row.select, row.ttl_s, row.interval_ms as i64];
+        saved.pass("name", statement.execute(values))?;
     }
     let mut statement = connection.prepare_cached(
         "UPDATE name SET queries_a = ?2, queries_aaaa = ?3, queries_other = ?4, answers_ranked = ?5,
              answers_stale = ?6, answers_empty = ?7, answers_servfail = ?8, answers_forwarded = ?9 WHERE name = ?1",
     )?;
     for (name, counted) in &pending.name_counters {
+        let counted = base.name(name, counted);
         let [a, aaaa, other] = counted.queries.map(|count| count as i64);
         let [ranked, stale, empty, servfail, forwarded] = counted.answers.map(|count| count as i64);
         statement.execute(params![name, a, aaaa, other, ranked, stale, empty, servfail, forwarded])?;
@@ -206,13 +245,13 @@ fn names(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn candidates(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+fn candidates(connection: &Connection, pending: &Pending, saved: &mut Saved) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO candidate (name, host, position, priority, weight, resolved_at, error)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     for row in pending.candidates.values() {
-        statement.execute(params![
+        let done = statement.execute(params![
             row.name,
             row.host.to_string(),
             row.position,
@@ -220,7 +259,8 @@ fn candidates(connection: &Connection, pending: &Pending) -> rusqlite::Result<()
             row.weight,
             row.resolved_at.map(to_text),
             row.error
-        ])?;
+        ]);
+        saved.pass("candidate", done)?;
     }
     Ok(())
 }
@@ -228,8 +268,8 @@ fn candidates(connection: &Connection, pending: &Pending) -> rusqlite::Result<()
 /// In the column of a reported priority: the check said that the address is not to be used.
 const NOT_TO_BE_USED: i64 = -1;
 
-fn endpoint(connection: &Connection, record: &EndpointRecord) -> rusqlite::Result<()> {
-    let counts = record.counts.map(|count| count as i64);
+fn endpoint(connection: &Connection, record: &EndpointRecord, base: &Base) -> rusqlite::Result<()> {
+    let counts = base.outcomes(record).map(|count| count as i64);
     connection
         .prepare_cached(
             "INSERT INTO address (name, host, address, family, checks_defined, state, since, successes, failures, window,
@@ -314,17 +354,22 @@ fn answer(connection: &Connection, row: &AnswerRecord) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn counters(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+fn counters(connection: &Connection, pending: &Pending, base: &Base, saved: &Saved) -> rusqlite::Result<()> {
     let mut statement = connection
         .prepare_cached("UPDATE address SET times_chosen = ?4 WHERE name = ?1 AND host = ?2 AND address = ?3")?;
     for (key, times) in &pending.times_chosen {
-        statement.execute(params![key.name, key.host.to_string(), key.address.to_string(), *times as i64])?;
+        let times = base.times_chosen(key, *times);
+        statement.execute(params![key.name, key.host.to_string(), key.address.to_string(), times as i64])?;
     }
     let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO counter (key, value) VALUES (?1, ?2)")?;
     for (key, value) in &pending.counters {
-        statement.execute(params![key, *value as i64])?;
+        statement.execute(params![key, base.counter(key, *value) as i64])?;
     }
-    let dropped = [("results_not_stored", pending.dropped[0]), ("events_not_stored", pending.dropped[1])];
+    let dropped = [
+        ("results_not_stored", pending.dropped[0]),
+        ("events_not_stored", pending.dropped[1]),
+        ("rows_refused", saved.refused),
+    ];
     let mut statement = connection.prepare_cached(
         "INSERT INTO counter (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = value + excluded.value",
     )?;
@@ -334,14 +379,14 @@ fn counters(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn upstreams(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
+fn upstreams(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Saved) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO upstream (address, route, usable, note, queries, answers, timeouts, servfail, rtt_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for row in pending.upstreams.values() {
-        let counts = [row.queries, row.answers, row.timeouts, row.servfail].map(|count| count as i64);
-        statement.execute(params![
+        let counts = base.upstream(row).map(|count| count as i64);
+        let done = statement.execute(params![
             row.address.to_string(),
             row.route,
             row.usable,
@@ -351,7 +396,8 @@ fn upstreams(connection: &Connection, pending: &Pending) -> rusqlite::Result<()>
             counts[2],
             counts[3],
             row.rtt_ms
-        ])?;
+        ]);
+        saved.pass("upstream", done)?;
     }
     Ok(())
 }

@@ -99,7 +99,7 @@ CREATE TABLE address (
     keeps_place    INTEGER NOT NULL,         -- 1 = unknown, but keeps its place until its own first result
     over_limit     INTEGER NOT NULL,         -- 1 = slower than max_latency, not yet back below 0.9 of it
     reported_priority INTEGER,               -- by its check; -1 = not to be used
-    times_chosen   INTEGER NOT NULL DEFAULT 0,   -- answers that carried it first
+    times_chosen   INTEGER NOT NULL DEFAULT 0,   -- answers that carried it
     ok             INTEGER NOT NULL,         -- results so far, by outcome
     timeout        INTEGER NOT NULL,
     connect_error  INTEGER NOT NULL,
@@ -191,8 +191,8 @@ CREATE TABLE event (
 CREATE TABLE upstream (
     address     TEXT    NOT NULL,            -- with port
     route       TEXT    NOT NULL,            -- the suffix it serves; '' = a general server
-    usable      INTEGER NOT NULL,            -- 0 = left out for now
-    note        TEXT    NOT NULL,            -- why it is left out, '' if it is not
+    usable      INTEGER NOT NULL,            -- 0 = left out for now, or no longer listed
+    note        TEXT    NOT NULL,            -- why, '' if it is in use
     queries     INTEGER NOT NULL,
     answers     INTEGER NOT NULL,
     timeouts    INTEGER NOT NULL,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::{SLOT_S, SUMMARY_DAYS};
+use super::SLOT_S;
 use crate::health::{Outcome, Time};
 
 /// Times of one slot that are kept for the percentile: one check every 100 ms, which is below any interval.
@@ -16,9 +16,6 @@ const SAMPLES_MAX: usize = 3000;
 
 /// Slots that wait for the disk at most: a day of 100 addresses.
 const SLOTS_MAX: usize = 28_800;
-
-/// Slots that are deleted in one transaction at most, so that a batch stays short.
-const PRUNE_SLOTS: i64 = 2;
 
 /// How long after its end a slot is written: results come a tick late.
 const GRACE_MS: u64 = 10_000;
@@ -82,8 +79,7 @@ impl Summary {
         Ok(())
     }
 
-    /// Writes the slots that are over at `now`, or all of them, in a transaction of its own, and deletes some that
-    /// are too old. What fails is tried again with the next batch.
+    /// Writes the slots that are over at `now`, or all of them, in a transaction of its own. What fails is tried again with the next batch.
     pub fn save(&mut self, connection: &mut Connection, now: Time, all: bool) -> rusqlite::Result<()> {
         let settled = slot_of(Time(now.0.saturating_sub(GRACE_MS)));
         let over = |slot: i64| all || slot < settled;
@@ -94,12 +90,6 @@ impl Summary {
         for (&(number, target), slot) in self.slots.iter().filter(|((slot, _), _)| over(*slot)) {
             slot.write(&transaction, number, target)?;
         }
-        let oldest = slot_of(now) - SUMMARY_DAYS * 86_400 / SLOT_S;
-        transaction.execute(
-            "DELETE FROM check_summary WHERE slot IN
-             (SELECT DISTINCT slot FROM check_summary WHERE slot < ?1 ORDER BY slot LIMIT ?2)",
-            [oldest, PRUNE_SLOTS],
-        )?;
         transaction.commit()?;
         self.slots.retain(|&(slot, _), _| !over(slot));
         Ok(())

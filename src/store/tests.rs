@@ -1,5 +1,6 @@
 //! The state file under everything that happens to files, with builders for its rows.
 
+mod bounds;
 mod files;
 mod pages;
 mod rows;

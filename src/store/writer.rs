@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::TransactionBehavior;
 
+use super::base::Base;
 use super::batch::{Batch, Pending};
 use super::open::Store;
 use super::overrides;
@@ -153,6 +154,8 @@ struct Thread {
     hooks: Hooks,
     targets: Targets,
     summary: Summary,
+    /// What a file that could not be read at the start had counted.
+    base: Base,
     /// What `data_version` was when the overrides were read.
     seen: Option<i64>,
     overrides: Vec<Override>,
@@ -160,6 +163,8 @@ struct Thread {
     ignored: Vec<String>,
     /// Whether a trouble was told and not taken back.
     told: bool,
+    /// Whether a row that SQLite refuses was told of: once in a process.
+    refused: bool,
     failing_since: Option<Instant>,
     ticks: u32,
     cleaned: Instant,
@@ -173,10 +178,12 @@ impl Thread {
             hooks,
             targets: Targets::default(),
             summary: Summary::default(),
+            base: Base::default(),
             seen: None,
             overrides: Vec::new(),
             ignored: Vec::new(),
             told: false,
+            refused: false,
             failing_since: None,
             ticks: 0,
             cleaned: Instant::now(),
@@ -239,13 +246,19 @@ impl Thread {
         let notes = self.store.reopen();
         self.targets.clear();
         self.seen = None;
-        for note in notes {
-            self.tell(note);
+        self.tell_all(notes);
+        if self.store.missed && self.store.connection.is_some() {
+            let mut stored = self.store.load();
+            self.tell_all(std::mem::take(&mut stored.notes));
+            if !self.store.missed {
+                self.base = Base::of(stored);
+            }
         }
         if self.store.is_writable() {
             self.restore_overrides();
-            self.recover();
+            // The same file needs no recovery, and the slots at hand are fuller than its results may be.
             if resend {
+                self.recover();
                 (self.hooks.on_resend)();
             }
         }
@@ -297,6 +310,12 @@ impl Thread {
         match self.transact(&pending, history, last) {
             Ok(()) => {
                 self.failing_since = None;
+                self.forget_removed(&pending);
+                if let Err(error) = self.sum_up(last) {
+                    // The slots wait for the next time.
+                    self.failed(&error);
+                    return !last;
+                }
                 if std::mem::take(&mut self.told) {
                     (self.hooks.on_trouble)(None);
                 }
@@ -321,8 +340,7 @@ impl Thread {
         }
         let history_ms = u64::try_from(history.as_millis()).unwrap_or(u64::MAX);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut fresh = Vec::new();
-        save::save(&transaction, pending, &mut self.targets, !history.is_zero(), &mut fresh)?;
+        let saved = save::save(&transaction, pending, &self.base, &mut self.targets, !history.is_zero())?;
         save::prune(&transaction, now, history_ms, pending.results.len())?;
         if expired {
             let sql = "DELETE FROM override WHERE julianday(expires_at) <= julianday(?1)";
@@ -332,8 +350,13 @@ impl Thread {
             save::prune_targets(&transaction, now, history_ms)?;
         }
         transaction.commit()?;
-        for (target, at, outcome, total_us) in fresh {
+        // After the commit, since a result that is put back would be counted twice.
+        for (target, at, outcome, total_us) in saved.fresh {
             self.summary.add(target, at, outcome, total_us);
+        }
+        if let Some(refusal) = saved.refusal.filter(|_| !std::mem::replace(&mut self.refused, true)) {
+            let path = self.store.path.display();
+            (self.hooks.on_trouble)(Some(format!("the state file {path} does not take {refusal}; left out")));
         }
         if clean {
             self.cleaned = Instant::now();
@@ -343,8 +366,19 @@ impl Thread {
             // By the wall clock, in which they were written: it may have been set since the daemon's own began.
             (self.hooks.on_overrides)(self.overrides.clone(), self.ignored.clone());
         }
-        // After the commit, since a result that is put back would be counted twice.
-        self.summary.save(connection, now, last)
+        Ok(())
+    }
+
+    /// Writes the summaries that are due.
+    fn sum_up(&mut self, last: bool) -> rusqlite::Result<()> {
+        let Some(connection) = &mut self.store.connection else { return Ok(()) };
+        self.summary.save(connection, now(), last)
+    }
+
+    fn forget_removed(&mut self, pending: &Pending) {
+        for (key, _) in pending.endpoints.iter().filter(|(_, record)| record.is_none()) {
+            self.base.forget(key);
+        }
     }
 
     fn failed(&mut self, error: &rusqlite::Error) {
@@ -355,18 +389,31 @@ impl Thread {
             Trouble::Busy => self.tell(format!(
                 "the state file {path} is locked by another process; going on in memory until it is free"
             )),
-            Trouble::Damaged => {
+            Trouble::Damaged if self.store.may_set_aside() => {
                 let note = self.store.set_aside(&error.to_string());
-                self.tell(note);
+                self.tell_all(vec![note]);
                 self.reopen(true);
             }
-            Trouble::Unusable => {
+            Trouble::Damaged => {
+                let reason = format!("the state file {path} is damaged again ({error})");
+                self.tell(format!("{reason}; going on in memory"));
+                self.store.hinder(reason);
+            }
+            Trouble::Unusable | Trouble::Refused => {
                 self.tell(format!("the state file {path} cannot be written: {error}; going on in memory"));
                 // The same file again, for a connection that a broken disk spoiled: what waits is still whole.
                 if self.ticks.is_multiple_of(RETRY_TICKS) && self.store.is_in_place() {
                     self.reopen(false);
                 }
             }
+        }
+    }
+
+    /// Says the first of these once, and a file that was moved aside in any case.
+    fn tell_all(&mut self, notes: Vec<String>) {
+        for note in notes {
+            self.told &= !note.contains(".damaged-");
+            self.tell(note);
         }
     }
 

@@ -1,0 +1,185 @@
+//! What bounds the file, what a refused row costs, and counters of a file that could not be read at the start.
+
+use super::*;
+use crate::store::base::Base;
+use crate::store::batch::Pending;
+use crate::store::save::{self, Targets};
+use crate::store::summary::{Summary, slot_of};
+
+fn fresh() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    connection.execute_batch(include_str!("../schema.sql")).unwrap();
+    connection
+}
+
+fn number(connection: &Connection, sql: &str) -> i64 {
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn summaries_leave_after_thirty_days_in_small_steps() {
+    let connection = fresh();
+    let now = Time(1_795_243_500_000);
+    let today = slot_of(now);
+    let month = 30 * 288;
+    // 31 days of one target.
+    let insert = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {})
+         INSERT INTO check_summary (slot, target_id, checks, ok) SELECT {today} - i, 1, 30, 30 FROM n",
+        31 * 288
+    );
+    connection.execute_batch(&insert).unwrap();
+    save::prune(&connection, now, 1000, 0).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_summary"), month + 1, "288 rows are less than a step");
+    let old = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
+         INSERT INTO check_summary (slot, target_id, checks, ok) SELECT {today} - {month} - 1, i, 30, 30 FROM n"
+    );
+    connection.execute_batch(&old).unwrap();
+    for left in [700, 200, 0] {
+        save::prune(&connection, now, 1000, 0).unwrap();
+        assert_eq!(number(&connection, "SELECT count(*) FROM check_summary"), month + 1 + left);
+    }
+    assert_eq!(number(&connection, "SELECT min(slot) FROM check_summary"), today - month);
+}
+
+#[test]
+fn a_million_results_are_kept_and_no_more() {
+    let connection = fresh();
+    let insert = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})
+         INSERT INTO check_result (id, target_id, at_unix_ms, outcome_code, total_us) SELECT i, 1, i, 0, 5 FROM n",
+        RESULT_ROWS + 1200
+    );
+    connection.execute_batch(&insert).unwrap();
+    for left in [700, 200, 0, 0] {
+        save::prune(&connection, Time(0), u64::MAX, 0).unwrap();
+        assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), RESULT_ROWS + left);
+    }
+    assert_eq!(number(&connection, "SELECT min(id) FROM check_result"), 1201, "the oldest leave");
+    // Pruning keeps up with any rate of new rows.
+    let more = "INSERT INTO check_result (target_id, at_unix_ms, outcome_code, total_us)
+        SELECT 1, at_unix_ms, 0, 5 FROM check_result ORDER BY id LIMIT 3000";
+    connection.execute_batch(more).unwrap();
+    save::prune(&connection, Time(0), u64::MAX, 3000).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), RESULT_ROWS);
+}
+
+#[test]
+fn ten_thousand_events_are_kept() {
+    let connection = fresh();
+    let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10400)
+        INSERT INTO event (at, kind, reason) SELECT '', 'state', '' FROM n";
+    connection.execute_batch(insert).unwrap();
+    save::prune(&connection, Time(0), u64::MAX, 0).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM event"), EVENT_ROWS);
+    assert_eq!(number(&connection, "SELECT min(id) FROM event"), 401);
+}
+
+#[test]
+fn targets_leave_with_the_last_that_refers_to_them() {
+    let connection = fresh();
+    let now = Time(1_795_243_500_000);
+    let mut pending = Pending::default();
+    let days = |days: u64| Time(now.0 - days * 86_400_000);
+    for (target, at) in [(1, days(31)), (2, days(29)), (3, now)] {
+        let results = vec![result(target, at, Outcome::Ok, 8)];
+        pending.add(Batch { results, ..Batch::default() });
+    }
+    save::save(&connection, &pending, &Base::default(), &mut Targets::default(), true).unwrap();
+    save::prune_targets(&connection, now, 86_400_000).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_target"), 2);
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_target WHERE address = '192.0.2.1'"), 0);
+    // A longer history keeps them longer.
+    save::prune_targets(&connection, now, 86_400_000 * 60).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_target"), 2);
+}
+
+#[test]
+fn a_crash_in_the_midst_of_a_slot_is_summed_up_again() {
+    let mut connection = fresh();
+    // The beginning of a slot, and an earlier whole one.
+    let begin = Time(1_795_243_500_000 / 300_000 * 300_000);
+    let mut pending = Pending::default();
+    for second in 0..10 {
+        let at = Time(begin.0 + second * 1000);
+        let outcome = if second == 3 { Outcome::Timeout } else { Outcome::Ok };
+        let results = vec![result(1, at, outcome, 10 + second)];
+        pending.add(Batch { results, ..Batch::default() });
+    }
+    let earlier =
+        format!("INSERT INTO check_summary (slot, target_id, checks, ok) VALUES ({}, 1, 30, 30)", slot_of(begin) - 1);
+    connection.execute_batch(&earlier).unwrap();
+    save::save(&connection, &pending, &Base::default(), &mut Targets::default(), true).unwrap();
+    // The process died here; the next one goes on in the same slot.
+    let mut summary = Summary::default();
+    summary.recover(&connection).unwrap();
+    summary.add(1, Time(begin.0 + 20_000), Outcome::Ok, 5000);
+    summary.save(&mut connection, Time(begin.0 + 311_000), false).unwrap();
+    let row = "SELECT checks * 1000000 + ok * 10000 + least_us FROM check_summary ORDER BY slot DESC LIMIT 1";
+    assert_eq!(number(&connection, row), 11 * 1_000_000 + 10 * 10_000 + 5000);
+    assert_eq!(number(&connection, "SELECT p95_us FROM check_summary ORDER BY slot DESC LIMIT 1"), 19_000);
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_summary WHERE checks = 30"), 1);
+}
+
+#[test]
+fn a_row_that_is_refused_does_not_keep_the_others_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, heard) = start(&path);
+    writer.send(complete(1));
+    assert!(writer.flush(LONG));
+    // A rule that no event of this kind fulfils.
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "CREATE TRIGGER no BEFORE INSERT ON event WHEN new.reason = 'bad'
+             BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        let events = vec![event(time::now(), "bad"), event(time::now(), "good")];
+        writer.send(Batch { events, ..Batch::default() });
+        assert!(writer.flush(LONG));
+    }
+    assert_eq!(count(&path, "SELECT count(*) FROM event WHERE reason = 'good'"), 2);
+    assert_eq!(count(&path, "SELECT value FROM counter WHERE key = 'rows_refused'"), 2);
+    let told: Vec<String> = heard.troubles.lock().unwrap().iter().flatten().cloned().collect();
+    assert!(told.len() == 1 && told[0].contains("event") && told[0].contains("not this one"), "{told:?}");
+    assert!(writer.stop(LONG));
+}
+
+#[test]
+fn counters_of_a_file_that_was_locked_at_the_start_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    writer.send(complete(2));
+    assert!(writer.stop(LONG));
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut store = Store::open(&path).unwrap().store;
+    assert!(store.load().names.is_empty());
+    let heard = Heard::default();
+    let writer = Writer::start(store, DAY, heard.hooks()).unwrap();
+    let mut batch = complete(2);
+    batch.upstreams[0].queries = 1;
+    writer.send(batch.clone());
+    other.execute_batch("COMMIT").unwrap();
+    drop(other);
+    until("the wish for everything", || *heard.resends.lock().unwrap() == 1);
+    // Written twice, added once.
+    writer.send(batch);
+    assert!(writer.flush(LONG));
+    assert_eq!(count(&path, "SELECT queries_a * 1000 + answers_forwarded FROM name"), 10_010);
+    assert_eq!(count(&path, "SELECT times_chosen FROM address WHERE address = '192.0.2.1'"), 82);
+    assert_eq!(count(&path, "SELECT ok FROM address WHERE address = '192.0.2.2'"), 200);
+    assert_eq!(count(&path, "SELECT queries * 100 + answers FROM upstream"), 11 * 100 + 18);
+    assert_eq!(count(&path, "SELECT value FROM counter WHERE key = 'queries'"), 198);
+    // An address that leaves and comes back begins anew.
+    writer.send(Batch { removed: vec![EndpointKey::of(&endpoint("api.example.com", 2))], ..Batch::default() });
+    assert!(writer.flush(LONG));
+    writer.send(Batch { endpoints: vec![endpoint("api.example.com", 2)], ..Batch::default() });
+    assert!(writer.stop(LONG));
+    assert_eq!(count(&path, "SELECT ok FROM address WHERE address = '192.0.2.2'"), 100);
+}

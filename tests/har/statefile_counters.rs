@@ -1,0 +1,159 @@
+//! What a test sends is what it reads back from the state file, across a restart and a reload.
+
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use nix::sys::signal::Signal;
+
+use crate::harness::dns::{encode, question};
+use crate::harness::{Backend, Behaviour, Har, Upstream, har, wait_for};
+
+/// A port of 127.0.0.9 where nobody listens: checks are refused.
+const CLOSED: u16 = 1;
+
+fn names(extra: &str) -> String {
+    format!(
+        "[defaults]\ninterval = \"200ms\"\nfall = 1\n\
+         [names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\", \"192.0.2.8\"]\n\
+         [names.\"pair.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\", \"192.0.2.8\"]\nanswers = 2\n\
+         [names.\"off.example\"]\ncheck = \"tcp:{CLOSED}\"\ncandidates = [\"127.0.0.9\"]\nwhen_all_down = \"servfail\"\n\
+         [names.\"old.example\"]\ncheck = \"tcp:{CLOSED}\"\ncandidates = [\"127.0.0.9\"]\n{extra}"
+    )
+}
+
+/// One round of queries: so many of each over UDP, and again over TCP.
+fn send(har: &Har) {
+    let mut tcp = har.tcp();
+    for (name, kind, times) in ROUND {
+        for _ in 0..times {
+            let query = encode(&question(name, kind));
+            assert!(!har.udp(&query).is_empty());
+            tcp.send(&query);
+            assert!(tcp.receive().is_some());
+        }
+    }
+}
+
+const ROUND: [(&str, RecordType, u64); 9] = [
+    ("api.example", RecordType::A, 5),
+    ("api.example", RecordType::AAAA, 3),
+    ("api.example", RecordType::TXT, 2),
+    ("pair.example", RecordType::A, 4),
+    ("off.example", RecordType::A, 2),
+    ("old.example", RecordType::A, 3),
+    ("elsewhere.example", RecordType::A, 4),
+    ("broken.example", RecordType::A, 1),
+    ("localhost", RecordType::A, 2),
+];
+
+/// Everything that was asked so far, read back.
+#[track_caller]
+fn read_back(har: &Har, upstream: &Upstream, rounds: u64) {
+    // UDP and TCP.
+    let n = |count: u64| (2 * rounds * count).to_string();
+    let row = |counts: [u64; 8]| counts.map(n).to_vec();
+    let sql = "SELECT queries_a, queries_aaaa, queries_other, answers_ranked, answers_stale, answers_empty, \
+               answers_servfail, answers_forwarded FROM name WHERE name IN \
+               ('api.example', 'pair.example', 'off.example', 'old.example') ORDER BY position";
+    let wanted = [
+        row([5, 3, 2, 5, 0, 3, 0, 2]),
+        row([4, 0, 0, 4, 0, 0, 0, 0]),
+        row([2, 0, 0, 0, 0, 0, 2, 0]),
+        row([3, 0, 0, 0, 3, 0, 0, 0]),
+    ];
+    let begin = Instant::now();
+    wait_for("the counters of the names", || (har.sql(sql) == wanted).then_some(()));
+    assert!(begin.elapsed() < Duration::from_secs(5), "at most 5 s late");
+    let given = "SELECT name, address, times_chosen FROM address ORDER BY name, address";
+    let given: Vec<String> = har.sql(given).iter().map(|row| row.join(" ")).collect();
+    let expect = |name: &str, address: &str, count: u64| format!("{name}.example {address} {}", n(count));
+    for line in [
+        expect("api", "192.0.2.7", 5),
+        expect("api", "192.0.2.8", 0),
+        expect("pair", "192.0.2.7", 4),
+        expect("pair", "192.0.2.8", 4),
+        expect("off", "127.0.0.9", 0),
+        expect("old", "127.0.0.9", 3),
+    ] {
+        assert!(given.contains(&line), "{line} in {given:?}");
+    }
+    let total = |key: &str| har.sql(&format!("SELECT value FROM counter WHERE key = '{key}'"))[0][0].clone();
+    let asked: u64 = ROUND.iter().map(|(_, _, times)| times).sum();
+    for key in ["received_udp", "received_tcp"] {
+        assert_eq!(total(key), (rounds * asked).to_string(), "{key}");
+    }
+    assert_eq!(total("forwarded"), n(2 + 4 + 1));
+    assert_eq!(total("reply_special"), n(2));
+    // Transmissions are what the upstream saw; under load some may be repeated.
+    let row = har.sql("SELECT queries, answers, servfail, timeouts FROM upstream");
+    let seen: usize =
+        ["api.example", "elsewhere.example", "broken.example"].iter().map(|name| upstream.seen(name).len()).sum();
+    assert_eq!(row[0][0], seen.to_string(), "transmissions: {row:?}");
+    let answers: u64 = row[0][1].parse().expect("a number");
+    assert!(answers >= 2 * rounds * 7 && answers <= seen as u64, "{row:?}");
+    assert!(row[0][2].parse::<u64>().expect("a number") >= 2 * rounds, "{row:?}");
+}
+
+#[test]
+fn every_query_is_counted_once() {
+    let upstream = Upstream::start();
+    upstream.txt("api.example", &["x"]);
+    upstream.behave("broken.example", Behaviour::Rcode(ResponseCode::ServFail));
+    let mut har = har().upstream(&[&upstream]).names(&names("")).start();
+    har.until_sql("SELECT count(*) FROM address WHERE state = 'down'", |count| count == "2");
+    send(&har);
+    read_back(&har, &upstream, 1);
+    assert!(har.stop().success());
+    read_back(&har, &upstream, 1);
+    har.start();
+    read_back(&har, &upstream, 1);
+    har.until_sql("SELECT count(*) FROM address WHERE state = 'down'", |count| count == "2");
+    send(&har);
+    // A reload in the midst of it, with another name in front.
+    har.rewrite_names(&names("[names.\"a.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.9\"]\n"));
+    har.signal(Signal::SIGHUP);
+    har.until_a("a.example", "192.0.2.9");
+    har.until_sql("SELECT count(*) FROM name", |count| count == "5");
+    // The first answer for the new name is one query over UDP that the table below does not know.
+    let more: u64 = har.until_sql("SELECT queries_a FROM name WHERE name = 'a.example'", |count| count != "0")[0][0]
+        .parse()
+        .unwrap();
+    send(&har);
+    let udp = "SELECT value FROM counter WHERE key = 'received_udp'";
+    let asked: u64 = ROUND.iter().map(|(_, _, times)| times).sum();
+    har.until_sql(udp, |count| count.parse::<u64>().is_ok_and(|count| count >= 3 * asked + more));
+    let sql = "SELECT queries_a, queries_aaaa, queries_other FROM name WHERE name = 'api.example'";
+    har.until_sql(sql, |count| count == "30");
+    assert_eq!(har.sql(sql), [["30", "18", "12"]]);
+    assert_eq!(har.sql("SELECT answers_forwarded, answers_empty FROM name WHERE name = 'api.example'"), [["12", "18"]]);
+}
+
+#[test]
+fn checks_are_counted_by_outcome() {
+    let backends = Backend::group(&[("127.0.0.2", 0), ("127.0.0.3", 0)]);
+    backends[1].set(crate::harness::Mode::Answer(500, Duration::ZERO));
+    let names = format!(
+        "[names.\"api.example\"]\ncheck = \"http://{{address}}:{}/\"\ncandidates = [\"127.0.0.2\", \"127.0.0.3\"]\n\
+         interval = \"500ms\"\nfast_interval = \"500ms\"\n",
+        backends[0].port()
+    );
+    let mut har = har().names(&names).start();
+    let enough = |backend: &Backend| backend.requests().len() >= 5;
+    wait_for("some checks", || backends.iter().all(enough).then_some(()));
+    assert!(har.stop().success());
+    for (address, column, backend) in [("127.0.0.2", "ok", &backends[0]), ("127.0.0.3", "response_error", &backends[1])]
+    {
+        let row = &har.sql(&format!(
+            "SELECT {column}, ok + timeout + connect_error + tls_error + response_error + other_error + local_error, \
+             (SELECT count(*) FROM check_history WHERE address = '{address}' AND outcome = '{column}') \
+             FROM address WHERE address = '{address}'"
+        ))[0];
+        let [of_column, in_all, recorded] = [0, 1, 2].map(|cell: usize| row[cell].parse::<usize>().unwrap());
+        // One may have been under way when har stopped. On a loaded machine one may have timed out.
+        let asked = backend.requests().len();
+        assert!(in_all == asked || in_all + 1 == asked, "{address}: {row:?}, {asked} requests");
+        assert!(of_column > 0 && of_column <= in_all, "{address}: {row:?}");
+        assert_eq!(of_column, recorded, "{address}: each result once");
+    }
+}

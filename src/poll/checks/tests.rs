@@ -1,5 +1,7 @@
 //! Checks against scripted servers on loopback: every outcome, the deadline, what the server gets to see.
 
+mod days;
+mod exec;
 mod http;
 mod tls;
 

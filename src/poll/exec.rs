@@ -1,0 +1,318 @@
+//! `exec` checks: a command in a process group of its own, under the check's deadline.
+//!
+//! No shell, a clean environment, nothing on standard input. When the command ends or its time is up, SIGKILL goes to
+//! the whole group, so that no helper of the command stays; one that has left the group (`setsid`, a daemon) is out of
+//! reach. What the command left open does not hold the check up: its own end is what counts, and it is
+//! waited for by a thread that outlives the check if it must.
+
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use regex::bytes::Regex;
+
+use crate::config::ExecCheck;
+use crate::health::{CheckResult, Outcome};
+use crate::poll::checks::Route;
+use crate::poll::connect::{Failure, Limit, bare, io_text, shown};
+use crate::poll::tcp::compile;
+
+/// As much of standard output is held against the patterns.
+const MAX_OUTPUT: usize = 64 << 10;
+/// As much of standard error is kept for the error text's one line.
+const MAX_COMPLAINT: usize = 4 << 10;
+/// Bytes taken from a command at most, both streams together; one that prints more is killed.
+const MAX_TAKEN: usize = 1 << 20;
+/// Commands of one check that were killed and have not died yet (a dead disk); with so many no further one is started.
+const MAX_LINGERING: usize = 4;
+/// Largest priority, as in the configuration.
+const MAX_PRIORITY: u32 = 65_535;
+/// The waiting thread only makes two system calls.
+const STACK: usize = 64 << 10;
+
+/// Where a program without a path is looked for, and all that a command gets to know of har's environment.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A prepared `exec` check.
+pub struct ExecRunner {
+    check: ExecCheck,
+    expect: Option<Regex>,
+    priority: Option<Regex>,
+    lingering: Arc<AtomicUsize>,
+}
+
+impl ExecRunner {
+    /// Compiles the patterns.
+    ///
+    /// # Errors
+    /// A pattern that does not compile, in a sentence.
+    pub fn new(check: &ExecCheck) -> Result<ExecRunner, String> {
+        Ok(ExecRunner {
+            expect: check.expect.as_deref().map(compile).transpose()?,
+            priority: check.priority.as_deref().map(compile).transpose()?,
+            check: check.clone(),
+            lingering: Arc::default(),
+        })
+    }
+
+    /// Runs it.
+    pub fn run(&self, route: Route, limit: Limit) -> CheckResult {
+        let mut status = None;
+        let outcome = self.attempt(route, limit, &mut status);
+        let total = limit.elapsed();
+        let result = match outcome {
+            Ok(priority) => CheckResult { priority, ..bare(Outcome::Ok, total) },
+            Err(failure) => failure.into_result(total),
+        };
+        CheckResult { status, ..result }
+    }
+
+    fn attempt(&self, route: Route, limit: Limit, status: &mut Option<i64>) -> Result<Option<Option<u32>>, Failure> {
+        if self.lingering.load(Ordering::Relaxed) >= MAX_LINGERING {
+            let text = format!("{MAX_LINGERING} earlier runs were killed and have not ended yet: a dead disk?");
+            return Err(Failure::heard(Outcome::OtherError, text));
+        }
+        let mut running = Running::start(self.command(route), Arc::clone(&self.lingering))
+            .map_err(|error| self.not_started(&error))?;
+        let ended = running.listen(limit)?;
+        // What it has said stays; whom it has left behind does not.
+        let (output, complaint) = (std::mem::take(&mut running.output), std::mem::take(&mut running.complaint));
+        drop(running);
+        match ended {
+            WaitStatus::Exited(_, code) => {
+                *status = Some(i64::from(code));
+                if code != 0 {
+                    let text = format!("exit status {code}{}", first_line(&complaint));
+                    return Err(Failure::heard(Outcome::ResponseError, text));
+                }
+            }
+            WaitStatus::Signaled(_, signal, _) => {
+                let text = format!("the command was ended by {signal}{}", first_line(&complaint));
+                return Err(Failure::heard(Outcome::OtherError, text));
+            }
+            _ => return Err(Failure::heard(Outcome::OtherError, "the end of the command was not seen")),
+        }
+        self.judge(&output)
+    }
+
+    /// What a command that ended well has said.
+    fn judge(&self, output: &[u8]) -> Result<Option<Option<u32>>, Failure> {
+        let failure = |text: String| Failure::heard(Outcome::ResponseError, text);
+        if let Some(expect) = self.expect.as_ref().filter(|expect| !expect.is_match(output)) {
+            let text = format!("the output ({} bytes) does not match {:?}", output.len(), expect.as_str());
+            return Err(failure(text));
+        }
+        let Some(pattern) = &self.priority else { return Ok(None) };
+        let Some(found) = pattern.captures(output).and_then(|captures| captures.get(1)) else { return Ok(Some(None)) };
+        let number = std::str::from_utf8(found.as_bytes()).ok().and_then(|text| text.trim().parse().ok());
+        match number.filter(|number| *number <= MAX_PRIORITY) {
+            Some(number) => Ok(Some(Some(number))),
+            None => Err(failure(format!(
+                "the priority found by {:?} is not a whole number from 0 to {MAX_PRIORITY}",
+                pattern.as_str()
+            ))),
+        }
+    }
+
+    fn command(&self, route: Route) -> Command {
+        let address = route.to.to_string();
+        let (program, arguments) = self.check.command.split_first().map_or(("", &[][..]), |(p, rest)| (p, rest));
+        let mut command = Command::new(program);
+        command
+            .args(arguments.iter().map(|argument| argument.replace("{address}", &address)))
+            .env_clear()
+            .env("PATH", PATH)
+            .env("HAR_NAME", &self.check.name)
+            .env("HAR_HOST", &self.check.host)
+            .env("HAR_ADDRESS", &address)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        command
+    }
+
+    fn not_started(&self, error: &io::Error) -> Failure {
+        let program = self.check.command.first().map_or("", String::as_str);
+        let text = format!("{program} cannot be started: {}", io_text(error));
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        let shortage = matches!(errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE);
+        let outcome = if shortage { Outcome::LocalError } else { Outcome::OtherError };
+        Failure::heard(outcome, text)
+    }
+}
+
+/// A command under way.
+struct Running {
+    group: Pid,
+    /// The streams, until they end.
+    stdout: Option<std::process::ChildStdout>,
+    stderr: Option<std::process::ChildStderr>,
+    output: Vec<u8>,
+    complaint: Vec<u8>,
+    taken: usize,
+    /// Readable once the command has ended.
+    end: io::PipeReader,
+    /// How it ended.
+    status: Receiver<nix::Result<WaitStatus>>,
+    /// Told when the group was killed: only then may the command be reaped, or its number could be another
+    /// process' by then. Whether it counts as lingering goes with it.
+    reap: Sender<bool>,
+    /// The command has ended.
+    over: bool,
+    lingering: Arc<AtomicUsize>,
+}
+
+impl Running {
+    fn start(mut command: Command, lingering: Arc<AtomicUsize>) -> io::Result<Running> {
+        let (end, ended) = io::pipe()?;
+        let (hand_over, handed) = mpsc::channel::<Child>();
+        let (tell, status) = mpsc::channel();
+        let (reap, reaped) = mpsc::channel();
+        let count = Arc::clone(&lingering);
+        // Before the command: one that nobody waits for must not exist.
+        thread::Builder::new().name("har-exec".into()).stack_size(STACK).spawn(move || {
+            let Ok(mut child) = handed.recv() else { return };
+            let waited = wait_without_reaping(pid(&child));
+            let _ = tell.send(waited);
+            drop(ended);
+            let lingers = reaped.recv().unwrap_or(false);
+            let _ = child.wait();
+            if lingers {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
+        })?;
+        let mut child = command.spawn()?;
+        let group = pid(&child);
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let _ = hand_over.send(child);
+        let running = Running {
+            group,
+            stdout,
+            stderr,
+            output: Vec::new(),
+            complaint: Vec::new(),
+            taken: 0,
+            end,
+            status,
+            reap,
+            over: false,
+            lingering,
+        };
+        for stream in [running.stdout.as_ref().map(AsFd::as_fd), running.stderr.as_ref().map(AsFd::as_fd)] {
+            if let Some(stream) = stream {
+                fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            }
+        }
+        Ok(running)
+    }
+
+    /// Takes what the command says until it ends, or the time is up, or it says too much.
+    fn listen(&mut self, limit: Limit) -> Result<WaitStatus, Failure> {
+        loop {
+            let Some(left) = limit.left() else {
+                let text =
+                    format!("the command took longer than {}{}", shown(limit.timeout()), first_line(&self.complaint));
+                return Err(Failure::heard(Outcome::Timeout, text));
+            };
+            let [ended, output, complaint] = self.wait(left);
+            if output || ended {
+                take(&mut self.stdout, &mut self.output, MAX_OUTPUT, &mut self.taken);
+            }
+            if complaint || ended {
+                take(&mut self.stderr, &mut self.complaint, MAX_COMPLAINT, &mut self.taken);
+            }
+            if ended {
+                self.over = true;
+                let unseen = |errno: Errno| {
+                    let text = format!("the end of the command was not seen: {}", errno.desc().to_lowercase());
+                    Failure::heard(Outcome::OtherError, text)
+                };
+                return self.status.recv().unwrap_or(Err(Errno::ECHILD)).map_err(unseen);
+            }
+            if self.taken >= MAX_TAKEN {
+                return Err(Failure::heard(
+                    Outcome::ResponseError,
+                    "the command printed more than 1 MiB and was killed",
+                ));
+            }
+        }
+    }
+
+    /// Whether the command has ended, and which streams have something to say.
+    fn wait(&self, left: Duration) -> [bool; 3] {
+        let streams =
+            [Some(self.end.as_fd()), self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
+        let mut open: Vec<PollFd<'_>> =
+            streams.iter().flatten().map(|stream| PollFd::new(*stream, PollFlags::POLLIN)).collect();
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if poll(&mut open, timeout).is_err() {
+            return [false; 3];
+        }
+        let mut seen = open.iter().map(|one| one.any().unwrap_or(true));
+        streams.map(|stream| stream.is_some() && seen.next().unwrap_or(false))
+    }
+}
+
+impl Drop for Running {
+    /// Kills whatever is left of the group.
+    fn drop(&mut self) {
+        // It exists until its leader is reaped, even if nobody else is in it.
+        let _ = killpg(self.group, Signal::SIGKILL);
+        if !self.over {
+            self.lingering.fetch_add(1, Ordering::Relaxed);
+        }
+        let _ = self.reap.send(!self.over);
+    }
+}
+
+/// Reads what is there without waiting. A stream that has ended is closed; what exceeds `keep` is thrown away.
+fn take(stream: &mut Option<impl Read>, kept: &mut Vec<u8>, keep: usize, taken: &mut usize) {
+    let mut chunk = [0; 16 << 10];
+    while let Some(open) = stream.as_mut().filter(|_| *taken < MAX_TAKEN) {
+        match open.read(&mut chunk) {
+            Ok(read) if read > 0 => {
+                *taken += read;
+                kept.extend_from_slice(&chunk[..read.min(keep - kept.len())]);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => *stream = None,
+        }
+    }
+}
+
+/// The first line of what a command complains of, as the end of a sentence.
+fn first_line(complaint: &[u8]) -> String {
+    let text = String::from_utf8_lossy(complaint);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    line.map(|line| format!(": {line}")).unwrap_or_default()
+}
+
+/// Waits for the end and leaves the process as it is, so that its number stays taken.
+fn wait_without_reaping(pid: Pid) -> nix::Result<WaitStatus> {
+    loop {
+        match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            Err(Errno::EINTR) => {}
+            ended => return ended,
+        }
+    }
+}
+
+/// A process id never exceeds what the kernel's own type holds.
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+}

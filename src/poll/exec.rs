@@ -1,17 +1,18 @@
 //! `exec` checks: a command in a process group of its own, under the check's deadline.
 //!
 //! No shell, a clean environment, nothing on standard input. When the command ends or its time is up, SIGKILL goes to
-//! the whole group, so that no helper of the command stays; one that has left the group (`setsid`, a daemon) is out of
+//! the whole group, so that no helper of the command stays, and when har stops to the groups of all; one that has left the group (`setsid`, a daemon) is out of
 //! reach. What the command left open does not hold the check up: its own end is what counts, and it is
 //! waited for by a thread that outlives the check if it must.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -155,6 +156,69 @@ impl ExecRunner {
     }
 }
 
+/// The commands of this process, so that none outlives a clean stop.
+static COMMANDS: Commands =
+    Commands { state: Mutex::new(Groups { starting: 0, running: BTreeSet::new(), over: false }), idle: Condvar::new() };
+
+/// A command that is being started is waited for at most this long when the process stops.
+const LAST_START: Duration = Duration::from_millis(200);
+
+/// Kills every command under way and lets none start any more. For the end of the process.
+pub fn stop() {
+    let started = |groups: &mut Groups| groups.starting > 0;
+    let mut state = COMMANDS.lock();
+    state.over = true;
+    let waited = COMMANDS.idle.wait_timeout_while(state, LAST_START, started);
+    let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    for group in &state.running {
+        let _ = killpg(*group, Signal::SIGKILL);
+    }
+}
+
+struct Commands {
+    state: Mutex<Groups>,
+    idle: Condvar,
+}
+
+struct Groups {
+    starting: usize,
+    running: BTreeSet<Pid>,
+    over: bool,
+}
+
+impl Commands {
+    /// Starts a command. Not under the lock: a program on a dead disk must hold nobody else up.
+    fn start(&self, command: &mut Command) -> io::Result<Child> {
+        {
+            let mut state = self.lock();
+            if state.over {
+                return Err(io::Error::other("har is being stopped"));
+            }
+            state.starting += 1;
+        }
+        let child = command.spawn();
+        let mut state = self.lock();
+        state.starting -= 1;
+        if let Ok(child) = &child {
+            state.running.insert(pid(child));
+        }
+        self.idle.notify_all();
+        child
+    }
+
+    /// Kills a group, which is not known any more afterwards.
+    fn end(&self, group: Pid) {
+        let mut state = self.lock();
+        state.running.remove(&group);
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+
+    // A panic ends the process; in a test the state behind a poisoned lock is as good as before.
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A command under way.
 struct Running {
     group: Pid,
@@ -195,7 +259,7 @@ impl Running {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
         })?;
-        let mut child = command.spawn()?;
+        let mut child = COMMANDS.start(&mut command)?;
         let group = pid(&child);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let _ = hand_over.send(child);
@@ -212,10 +276,9 @@ impl Running {
             over: false,
             lingering,
         };
-        for stream in [running.stdout.as_ref().map(AsFd::as_fd), running.stderr.as_ref().map(AsFd::as_fd)] {
-            if let Some(stream) = stream {
-                fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            }
+        let streams = [running.stdout.as_ref().map(AsFd::as_fd), running.stderr.as_ref().map(AsFd::as_fd)];
+        for stream in streams.into_iter().flatten() {
+            fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         Ok(running)
     }
@@ -271,7 +334,7 @@ impl Drop for Running {
     /// Kills whatever is left of the group.
     fn drop(&mut self) {
         // It exists until its leader is reaped, even if nobody else is in it.
-        let _ = killpg(self.group, Signal::SIGKILL);
+        COMMANDS.end(self.group);
         if !self.over {
             self.lingering.fetch_add(1, Ordering::Relaxed);
         }

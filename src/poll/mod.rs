@@ -433,6 +433,7 @@ impl Poller {
 
     /// The last counters, and the mark of a clean stop.
     fn finish(mut self) {
+        exec::stop();
         let now = self.clock.now();
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &mut batch);

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -75,7 +75,7 @@ impl TlsRunner {
     fn attempt(&self, route: Route, limit: Limit, found: &mut Found) -> Result<(), Failure> {
         let mut connection = Connection::open(SocketAddr::new(route.to, self.port), route.source, limit)?;
         found.connect = Some(limit.elapsed());
-        let name = self.name.clone().unwrap_or_else(|| IpAddr::from(route.candidate).into());
+        let name = self.name.clone().unwrap_or_else(|| route.candidate.into());
         let asked = Arc::new(Asked {
             inner: Arc::clone(&self.config.client_auth_cert_resolver),
             asked: AtomicBool::new(false),

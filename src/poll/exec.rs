@@ -6,11 +6,11 @@
 //! waited for by a thread that outlives the check if it must.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -36,8 +36,9 @@ const MAX_OUTPUT: usize = 64 << 10;
 const MAX_COMPLAINT: usize = 4 << 10;
 /// Bytes taken from a command at most, both streams together; one that prints more is killed.
 const MAX_TAKEN: usize = 1 << 20;
-/// Commands of one check that were killed and have not died yet (a dead disk); with so many no further one is started.
-const MAX_LINGERING: usize = 4;
+/// Runs of one check at the same time: its addresses, and what could not be killed (a dead disk). With so many no further
+/// one is started.
+const MAX_RUNS: usize = 256;
 /// Largest priority, as in the configuration.
 const MAX_PRIORITY: u32 = 65_535;
 /// The waiting thread only makes two system calls.
@@ -51,7 +52,8 @@ pub struct ExecRunner {
     check: ExecCheck,
     expect: Option<Regex>,
     priority: Option<Regex>,
-    lingering: Arc<AtomicUsize>,
+    /// Held by every run until its command is gone.
+    runs: Arc<()>,
 }
 
 impl ExecRunner {
@@ -64,7 +66,7 @@ impl ExecRunner {
             expect: check.expect.as_deref().map(compile).transpose()?,
             priority: check.priority.as_deref().map(compile).transpose()?,
             check: check.clone(),
-            lingering: Arc::default(),
+            runs: Arc::default(),
         })
     }
 
@@ -81,12 +83,11 @@ impl ExecRunner {
     }
 
     fn attempt(&self, route: Route, limit: Limit, status: &mut Option<i64>) -> Result<Option<Option<u32>>, Failure> {
-        if self.lingering.load(Ordering::Relaxed) >= MAX_LINGERING {
-            let text = format!("{MAX_LINGERING} earlier runs were killed and have not ended yet: a dead disk?");
+        if Arc::strong_count(&self.runs) > MAX_RUNS {
+            let text = format!("{MAX_RUNS} earlier runs have not ended although they were killed: a dead disk?");
             return Err(Failure::heard(Outcome::OtherError, text));
         }
-        let mut running = Running::start(self.command(route), Arc::clone(&self.lingering))
-            .map_err(|error| self.not_started(&error))?;
+        let mut running = self.start(route, limit)?;
         let ended = running.listen(limit)?;
         // What it has said stays; whom it has left behind does not.
         let (output, complaint) = (std::mem::take(&mut running.output), std::mem::take(&mut running.complaint));
@@ -106,6 +107,23 @@ impl ExecRunner {
             _ => return Err(Failure::heard(Outcome::OtherError, "the end of the command was not seen")),
         }
         self.judge(&output)
+    }
+
+    /// Starts the command, on a thread that then waits for its end: neither may take the deadline away.
+    fn start(&self, route: Route, limit: Limit) -> Result<Running, Failure> {
+        let (command, run) = (self.command(route), Arc::clone(&self.runs));
+        let (hand_over, handed) = mpsc::channel();
+        let thread = thread::Builder::new().name("har-exec".into()).stack_size(STACK);
+        let thread = thread.spawn(move || {
+            see_through(command, &hand_over);
+            drop(run);
+        });
+        thread.map_err(|error| self.not_started(&error))?;
+        match handed.recv_timeout(limit.left().unwrap_or_default()) {
+            Ok(started) => started.map_err(|error| self.not_started(&error)),
+            // What is started all the same is killed when it is handed over to nobody.
+            Err(_) => Err(Failure::late(limit.timeout(), "starting the command")),
+        }
     }
 
     /// What a command that ended well has said.
@@ -232,50 +250,48 @@ struct Running {
     end: io::PipeReader,
     /// How it ended.
     status: Receiver<nix::Result<WaitStatus>>,
-    /// Told when the group was killed: only then may the command be reaped, or its number could be another
-    /// process' by then. Whether it counts as lingering goes with it.
-    reap: Sender<bool>,
-    /// The command has ended.
-    over: bool,
-    lingering: Arc<AtomicUsize>,
+    /// Goes after the group was killed: only then may the command be reaped, or its number could be another
+    /// process' by then.
+    _reap: Sender<Infallible>,
+}
+
+/// Starts a command, hands it over, waits for its end and reaps it when that is allowed.
+fn see_through(mut command: Command, hand_over: &Sender<io::Result<Running>>) {
+    let mut child = None;
+    let _ = hand_over.send(Running::start(&mut command, &mut child));
+    let Some(Waiting { mut child, ended, tell, reaped }) = child else { return };
+    let _ = tell.send(wait_without_reaping(pid(&child)));
+    drop(ended);
+    let _ = reaped.recv();
+    let _ = child.wait();
+}
+
+/// The side of a command that waits for its end.
+struct Waiting {
+    child: Child,
+    ended: io::PipeWriter,
+    tell: Sender<nix::Result<WaitStatus>>,
+    reaped: Receiver<Infallible>,
 }
 
 impl Running {
-    fn start(mut command: Command, lingering: Arc<AtomicUsize>) -> io::Result<Running> {
+    fn start(command: &mut Command, waiting: &mut Option<Waiting>) -> io::Result<Running> {
         let (end, ended) = io::pipe()?;
-        let (hand_over, handed) = mpsc::channel::<Child>();
         let (tell, status) = mpsc::channel();
         let (reap, reaped) = mpsc::channel();
-        let count = Arc::clone(&lingering);
-        // Before the command: one that nobody waits for must not exist.
-        thread::Builder::new().name("har-exec".into()).stack_size(STACK).spawn(move || {
-            let Ok(mut child) = handed.recv() else { return };
-            let waited = wait_without_reaping(pid(&child));
-            let _ = tell.send(waited);
-            drop(ended);
-            let lingers = reaped.recv().unwrap_or(false);
-            let _ = child.wait();
-            if lingers {
-                count.fetch_sub(1, Ordering::Relaxed);
-            }
-        })?;
-        let mut child = COMMANDS.start(&mut command)?;
-        let group = pid(&child);
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let _ = hand_over.send(child);
+        let mut child = COMMANDS.start(command)?;
         let running = Running {
-            group,
-            stdout,
-            stderr,
+            group: pid(&child),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
             output: Vec::new(),
             complaint: Vec::new(),
             taken: 0,
             end,
             status,
-            reap,
-            over: false,
-            lingering,
+            _reap: reap,
         };
+        *waiting = Some(Waiting { child, ended, tell, reaped });
         let streams = [running.stdout.as_ref().map(AsFd::as_fd), running.stderr.as_ref().map(AsFd::as_fd)];
         for stream in streams.into_iter().flatten() {
             fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -299,7 +315,6 @@ impl Running {
                 take(&mut self.stderr, &mut self.complaint, MAX_COMPLAINT, &mut self.taken);
             }
             if ended {
-                self.over = true;
                 let unseen = |errno: Errno| {
                     let text = format!("the end of the command was not seen: {}", errno.desc().to_lowercase());
                     Failure::heard(Outcome::OtherError, text)
@@ -335,10 +350,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         // It exists until its leader is reaped, even if nobody else is in it.
         COMMANDS.end(self.group);
-        if !self.over {
-            self.lingering.fetch_add(1, Ordering::Relaxed);
-        }
-        let _ = self.reap.send(!self.over);
     }
 }
 

@@ -24,24 +24,24 @@ impl Nginx {
     fn start(folder: &Path) -> Nginx {
         let address = Ipv4Addr::new(127, 0, 0, 2).into();
         let [plain, tls, mutual] = [(); 3].map(|()| free_port(&[address]));
-        fs::create_dir_all(folder.join("html")).unwrap();
-        fs::write(folder.join("html/page.txt"), format!("{}\nalive\n", "filler ".repeat(2000))).unwrap();
-        fs::write(folder.join("html/big.txt"), format!("alive\n{}", "x".repeat(3_000_000))).unwrap();
-        fs::write(folder.join("html/late.txt"), format!("{}alive\n", "x".repeat(70_000))).unwrap();
-        fs::write(folder.join("users"), "ann:{PLAIN}s3cret\n").unwrap();
+        fs::create_dir_all(folder.join("html")).expect("own folder");
+        fs::write(folder.join("html/page.txt"), format!("{}\nalive\n", "filler ".repeat(2000))).expect("own folder");
+        fs::write(folder.join("html/big.txt"), format!("alive\n{}", "x".repeat(3_000_000))).expect("own folder");
+        fs::write(folder.join("html/late.txt"), format!("{}alive\n", "x".repeat(70_000))).expect("own folder");
+        fs::write(folder.join("users"), "ann:{PLAIN}s3cret\n").expect("own folder");
         let config = CONFIG
             .replace("PLAIN_PORT", &plain.to_string())
             .replace("TLS_PORT", &tls.to_string())
             .replace("MUTUAL_PORT", &mutual.to_string());
-        fs::write(folder.join("nginx.conf"), config).unwrap();
-        let child = Command::new(program("nginx").unwrap())
+        fs::write(folder.join("nginx.conf"), config).expect("own folder");
+        let child = Command::new(program("nginx").expect("asked for before"))
             .arg("-p")
             .arg(folder)
             .args(["-c", "nginx.conf", "-e", "stderr"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
+            .expect("nginx starts");
         let nginx = Nginx { child, plain, tls, mutual };
         for port in [plain, tls, mutual] {
             wait_for("nginx", || TcpStream::connect((address, port)).ok());

@@ -5,26 +5,11 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::scripted::{hold, serve};
 use crate::harness::{har, is_root, namespace, skip};
 
 const PACE: &str =
     "[defaults]\ninterval = \"500ms\"\nfast_interval = \"500ms\"\ntimeout = \"500ms\"\nfall = 1\nrise = 1\n";
-
-/// Serves each connection with the script; lives as long as the test process.
-fn serve(address: &str, script: fn(std::net::TcpStream)) -> u16 {
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || script(stream));
-        }
-    });
-    port
-}
-
-fn hold(mut stream: std::net::TcpStream) {
-    let _ = stream.read_to_end(&mut Vec::new());
-}
 
 #[test]
 fn every_end_of_a_connection_has_its_word() {

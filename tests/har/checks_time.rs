@@ -1,26 +1,11 @@
 //! Every kind of check obeys its time limit, and those that hang keep no other waiting.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use crate::harness::scripted::{hold, serve};
 use crate::harness::{Backend, har};
-
-/// Serves each connection with the script; lives as long as the test process.
-fn serve(address: &str, script: fn(TcpStream)) -> u16 {
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || script(stream));
-        }
-    });
-    port
-}
-
-fn hold(mut stream: TcpStream) {
-    let _ = stream.read_to_end(&mut Vec::new());
-}
 
 /// A byte at a time, for ever.
 fn drip(stream: &mut TcpStream, bytes: &[u8]) {

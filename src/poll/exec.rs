@@ -179,7 +179,7 @@ static COMMANDS: Commands =
     Commands { state: Mutex::new(Groups { starting: 0, running: BTreeSet::new(), over: false }), idle: Condvar::new() };
 
 /// A command that is being started is waited for at most this long when the process stops.
-const LAST_START: Duration = Duration::from_millis(200);
+const LAST_START: Duration = Duration::from_secs(1);
 
 /// Kills every command under way and lets none start any more. For the end of the process.
 pub fn stop() {
@@ -219,6 +219,9 @@ impl Commands {
         state.starting -= 1;
         if let Ok(child) = &child {
             state.running.insert(pid(child));
+            if state.over {
+                let _ = killpg(pid(child), Signal::SIGKILL);
+            }
         }
         self.idle.notify_all();
         child

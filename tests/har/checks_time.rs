@@ -1,11 +1,11 @@
 //! Every kind of check obeys its time limit, and those that hang keep no other waiting.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::harness::scripted::{hold, serve};
-use crate::harness::{Backend, har};
+use crate::harness::{Backend, Mode, har, wait_for};
 
 /// A byte at a time, for ever.
 fn drip(stream: &mut TcpStream, bytes: &[u8]) {
@@ -70,36 +70,39 @@ fn every_kind_ends_in_time_whatever_the_other_side_does() {
     for (name, _) in &cases {
         let at =
             format!("FROM check_history WHERE definition = (SELECT checks_defined FROM address WHERE name = '{name}')");
-        har.until_sql(&format!("SELECT count(*) {at}"), |count| count.parse::<u32>().is_ok_and(|count| count >= 3));
+        har.until_sql(&format!("SELECT count(*) {at}"), |count| count.parse::<u32>().is_ok_and(|count| count >= 4));
         let rows = har.sql(&format!("SELECT outcome, total_ms, error {at} ORDER BY total_ms"));
         assert!(rows.iter().all(|row| row[0] == "timeout"), "{name}: {rows:?}");
         let took = |row: &[String]| row[1].parse::<f64>().unwrap();
         assert!(rows.iter().all(|row| took(row) > 390.0), "{name}: {rows:?}");
-        // Half of them: a loaded machine may hold single ones up.
-        assert!(took(&rows[rows.len() / 2]) < 500.0, "{name}: {rows:?}");
+        // The promise is 100 ms. The least of them: a loaded machine holds single ones up.
+        assert!(took(&rows[0]) < 500.0, "{name}: {rows:?}");
     }
 }
 
 #[test]
 fn two_hundred_that_hang_keep_none_of_the_others_waiting() {
-    let silent = TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = silent.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        let held: Vec<TcpStream> = silent.incoming().map_while(Result::ok).collect();
-        drop(held);
-    });
+    let silent = Backend::start("127.0.0.3");
+    silent.set(Mode::Hang);
     let healthy = Backend::start("127.0.0.2");
-    let stuck: Vec<String> = (1..=150).map(|number| format!("\"127.0.7.{number}\"")).collect();
+    let stuck: String = (1..=150)
+        .map(|number| {
+            let check = format!("http://{{host}}:{}/{number}", silent.port());
+            format!("[names.stuck{number}]\ncandidates = [\"127.0.0.3\"]\ncheck = \"{check}\"\n")
+        })
+        .collect();
+    // A name that no other run of this test has: its commands are looked for by it.
+    let sleepy = format!("sleepy-{}", std::process::id());
     let commands: Vec<String> = (1..=50).map(|number| format!("\"127.0.8.{number}\"")).collect();
-    let har = har()
+    let mut har = har()
         .names("[defaults]\ninterval = \"2s\"\nfast_interval = \"2s\"\ntimeout = \"2s\"\n")
-        .names(&format!("[names.stuck]\ncandidates = [{}]\ncheck = \"http://{{host}}:{port}/\"", stuck.join(", ")))
+        .names(&stuck)
         .names(&format!(
-            "[names.sleepy]\ncandidates = [{}]\ncheck = {{ type = \"exec\", command = [\"sleep\", \"60\"] }}",
+            "[names.{sleepy}]\ncandidates = [{}]\ncheck = {{ type = \"exec\", command = [\"sleep\", \"60\"] }}",
             commands.join(", ")
         ))
         .names(&format!(
-            "[names.well]\ninterval = \"200ms\"\nfast_interval = \"200ms\"\ntimeout = \"200ms\"\n\
+            "[names.well]\ninterval = \"500ms\"\nfast_interval = \"500ms\"\ntimeout = \"500ms\"\n\
              candidates = [\"127.0.0.2\"]\ncheck = \"http://{{host}}:{}/\"",
             healthy.port()
         ))
@@ -112,6 +115,16 @@ fn two_hundred_that_hang_keep_none_of_the_others_waiting() {
     let well = "FROM check_history WHERE address = '127.0.0.2'";
     let rows = har.sql(&format!("SELECT count(*), (max(at_ms) - min(at_ms)) / (count(*) - 1) FROM (SELECT 1000 * (julianday(at) - 2440587.5) * 86400 AS at_ms {well})"));
     let apart: f64 = rows[0][1].parse().unwrap();
-    assert!(apart < 400.0, "checks every 200 ms came {apart} ms apart, {rows:?}");
-    assert_eq!(har.sql("SELECT state FROM address WHERE name = 'well'"), [["up"]]);
+    // Those that hang would hold each of them up for 2 s.
+    assert!(apart < 1000.0, "checks every 500 ms came {apart} ms apart, {rows:?}");
+    // A round of commands begins about now: none of them outlives the daemon.
+    assert!(har.stop().success());
+    wait_for("the end of all commands", || (!is_there(&format!("HAR_NAME={sleepy}"))).then_some(()));
+}
+
+/// Whether a process has this in its environment.
+fn is_there(variable: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("proc is mounted").filter_map(Result::ok);
+    let mut environments = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
+    environments.any(|environment| environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes()))
 }

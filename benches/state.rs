@@ -119,7 +119,7 @@ fn start(path: &Path) {
 fn writer(path: &Path) -> Writer {
     let store = Store::open(path).expect("own folder").store;
     let hooks = Hooks {
-        on_overrides: Box::new(|_| {}),
+        on_overrides: Box::new(|_, _| {}),
         on_trouble: Box::new(|line| println!("trouble: {line:?}")),
         on_resend: Box::new(|| {}),
     };
@@ -214,6 +214,7 @@ fn result(total: Duration) -> CheckResult {
 fn endpoint(number: u32, at: Time) -> EndpointRecord {
     let ms = 5.0 + (at.0 % 997) as f64 / 1000.0;
     EndpointRecord {
+        certificate_days: None,
         name: name(),
         host: host(number),
         address: address(number),

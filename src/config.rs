@@ -8,11 +8,13 @@
 
 mod check;
 pub mod defaults;
+mod exec;
 mod include;
 mod names;
 mod raw;
 pub mod report;
 mod table;
+mod tls;
 mod url;
 pub mod values;
 
@@ -25,7 +27,9 @@ use std::time::Duration;
 
 use crate::dns::HostName;
 use crate::health::{Pace, Policy, Thresholds};
+pub use exec::ExecCheck;
 pub use report::{Problem, Report};
+pub use tls::TlsCheck;
 
 /// A complete configuration.
 #[derive(Clone, Debug)]
@@ -50,7 +54,8 @@ impl Config {
         let checks = self.names.iter().flat_map(|name| &name.candidates).flat_map(|candidate| &candidate.checks);
         let trusts = checks.filter_map(|check| match &check.kind {
             CheckKind::Http(http) => Some(&http.trust),
-            CheckKind::Tcp(_) | CheckKind::None => None,
+            CheckKind::Tls(tls) => Some(&tls.trust),
+            CheckKind::Tcp(_) | CheckKind::Exec(_) | CheckKind::None => None,
         });
         let mut files = self.sources.clone();
         for trust in trusts {
@@ -224,13 +229,16 @@ pub struct Check {
 }
 
 /// The kinds of checks and their keys.
-#[expect(clippy::large_enum_variant, reason = "most checks are of the large kind; a box would only add an allocation")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CheckKind {
     /// `http` and `https`.
     Http(HttpCheck),
     /// `tcp`.
     Tcp(TcpCheck),
+    /// `tls`.
+    Tls(TlsCheck),
+    /// `exec`.
+    Exec(ExecCheck),
     /// `none`: always up, latency unknown.
     None,
 }

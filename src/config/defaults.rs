@@ -98,3 +98,5 @@ pub const STATUS: (u16, u16) = (200, 299);
 pub const FOLLOW_REDIRECTS: bool = false;
 /// `verify` of a check that speaks TLS.
 pub const VERIFY: bool = true;
+/// `min_days_left` of a `tls` check; 0 = warns of an expired certificate only.
+pub const MIN_DAYS_LEFT: u32 = 0;

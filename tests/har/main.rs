@@ -5,6 +5,11 @@
 
 mod answers;
 mod candidates;
+mod checks_exec;
+mod checks_http;
+mod checks_tcp;
+mod checks_time;
+mod checks_tls;
 mod cold;
 mod compatibility;
 mod config;

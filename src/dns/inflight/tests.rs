@@ -24,7 +24,7 @@ pub(super) fn reply(query: &[u8], rcode: u16) -> Vec<u8> {
 
 /// Settings with the usual timeout.
 pub(super) fn with_limits(routes: Vec<Route>, max_forwards: usize) -> Settings {
-    Settings { routes, timeout: Duration::from_secs(4), max_forwards }
+    Settings { routes, timeout: Duration::from_secs(4), max_forwards, looping: Vec::new() }
 }
 
 fn listed(servers: &[u8]) -> Route {

@@ -17,6 +17,8 @@ const EXTRA_SHARE: f64 = 1.5;
 /// Extra transmissions that can be saved up, and that may go out in a second of few queries: a lone query must be
 /// able to knock more than once.
 const EXTRA_FLOOR: f64 = 8.0;
+/// Extra transmissions in a second whatever was used before: a server that is back is noticed by who still waits.
+const EXTRA_LEAST: f64 = 1.0;
 /// Guesses that each query earns.
 const EARNED: f64 = 0.09;
 /// Guesses that can be saved up: what is outstanding at 1,000 queries a second when a server falls silent.
@@ -65,7 +67,7 @@ impl Budget {
         // The parts cover somewhat more than a second: the oldest one's extras count, its queries do not.
         let queries = queries - self.parts[(self.current + 1) % PARTS].0;
         let wanted = f64::from(extras) + 1.0;
-        let of_this_second = wanted <= EXTRA_SHARE * f64::from(queries);
+        let of_this_second = wanted <= (EXTRA_SHARE * f64::from(queries)).max(EXTRA_LEAST);
         if !of_this_second && (wanted > EXTRA_FLOOR || self.earned < 1.0) {
             return false;
         }

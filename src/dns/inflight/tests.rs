@@ -502,8 +502,27 @@ fn guesses_are_saved_up_and_then_need_proof() {
     // Everything together is bounded by the last second's queries.
     let more = (0..5000).filter(|_| budget.extra(budget::Need::Replacement, now)).count();
     assert_eq!(granted + 2 + more, 1500);
-    let later = now + Duration::from_millis(1200);
-    assert_eq!((0..100).filter(|_| budget.extra(budget::Need::Replacement, later)).count(), 8);
+    // All is used up: one knock a second is left, until queries earn more.
+    let second = |n: u64| now + Duration::from_millis(1200 * n);
+    let extras = |budget: &mut Budget, at| (0..100).filter(|_| budget.extra(budget::Need::Replacement, at)).count();
+    assert_eq!(extras(&mut budget, second(1)), 1);
+    (0..20).for_each(|n| budget.query(second(2 + n)));
+    assert_eq!(extras(&mut budget, second(30)), 8, "saved up by queries that needed none");
+    assert_eq!(extras(&mut budget, second(31)), 1);
+}
+
+#[test]
+fn rare_queries_share_one_account() {
+    let mut budget = Budget::new();
+    let start = Instant::now();
+    // A query every two seconds, and whoever waits wants as much as there is.
+    let mut extras = 0;
+    for n in 0..100 {
+        let at = start + Duration::from_secs(2 * n);
+        budget.query(at);
+        extras += (0..20).filter(|_| budget.extra(budget::Need::Replacement, at)).count();
+    }
+    assert!((100..=158).contains(&extras), "{extras} for 100 queries, eight of them saved from the start");
 }
 
 #[test]

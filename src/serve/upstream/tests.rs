@@ -165,6 +165,7 @@ fn no_server_is_servfail_at_once_and_no_reply_is_servfail_in_time() {
         routes: vec![Route { servers: vec![address], fastest: false }],
         timeout: Duration::from_millis(200),
         max_forwards: 10,
+        looping: Vec::new(),
     };
     turns.forwarder.reconfigure(&settings, None, Instant::now());
     let start = Instant::now();

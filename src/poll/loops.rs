@@ -2,8 +2,8 @@
 //!
 //! Each server is asked for a random label of its own; the event loop is told the names and reports when somebody
 //! asks har for one. Such a server, reached directly or through other forwarders, is left out, of look-ups too.
-//! Tests run at the start, on a reload, when the list or the network changes and when queries go unanswered as they
-//! do in a loop; while a server is left out, every [`RETEST`]. It is used again once it answers its test from
+//! Tests run at the start, on a reload, when the list or the network changes, when queries go unanswered or multiply
+//! as they do in a loop, and now and then while there is traffic; while a server is left out, every [`RETEST`]. It is used again once it answers its test from
 //! somewhere else: an error proves nothing, since that is what har itself answers.
 
 use std::net::SocketAddr;
@@ -15,9 +15,12 @@ use crate::health::Time;
 /// Between two tests while a server is left out.
 const RETEST: Duration = Duration::from_secs(60);
 /// Between two tests because queries go unanswered: a dead upstream looks the same and costs no more than that.
-const SUSPICION: Duration = Duration::from_secs(5);
+const SUSPICION: Duration = Duration::from_secs(2);
 /// Queries of a second from which on their missing answers are suspicious before they expire.
 const MANY: u64 = 50;
+/// Queries since the last test that are worth another one: after [`RETEST`], and after [`SUSPICION`]. A loop beside a
+/// server that answers shows in nothing but their number; a test is at most a hundredth of them.
+const WORTH_A_TEST: (u64, u64) = (100, 5000);
 /// How long a name is looked out for: longer than any forwarder holds a query.
 const LOOK_OUT: Duration = Duration::from_secs(15);
 /// Servers tested at most, each with a name that every query is compared with meanwhile.
@@ -45,6 +48,8 @@ pub struct Loops {
     due: Option<Time>,
     last_test: Option<Time>,
     traffic: Traffic,
+    /// Queries forwarded before the last test.
+    asked_before: u64,
 }
 
 impl Loops {
@@ -54,6 +59,7 @@ impl Loops {
         self.probes = servers.iter().take(MOST_TESTED).filter_map(probe).collect();
         self.look_out_until = Some(now.after(LOOK_OUT));
         self.last_test = Some(now);
+        self.asked_before = self.traffic.asked;
         self.due = (!self.found.is_empty()).then(|| now.after(RETEST));
         self.probes.clone()
     }
@@ -99,9 +105,10 @@ impl Loops {
         let answered = traffic.answered.saturating_sub(self.traffic.answered);
         let unanswered = traffic.unanswered > self.traffic.unanswered;
         self.traffic = traffic;
-        let suspicious = unanswered || asked >= MANY && answered < asked / 2;
-        let lately = self.last_test.is_some_and(|last| now.since(last) < SUSPICION);
-        if suspicious && !lately {
+        let since_test = traffic.asked.saturating_sub(self.asked_before);
+        let suspicious = unanswered || asked >= MANY && answered < asked / 2 || since_test >= WORTH_A_TEST.1;
+        let older_than = |age: Duration| self.last_test.is_none_or(|last| now.since(last) >= age);
+        if suspicious && older_than(SUSPICION) || since_test >= WORTH_A_TEST.0 && older_than(RETEST) {
             self.due = Some(now);
         }
     }
@@ -171,8 +178,18 @@ mod tests {
         loops.note(Traffic { asked: 1200, answered: 110, unanswered: 0 }, second(7));
         assert!(loops.is_due(second(7)));
         loops.begin(&servers(), second(7));
-        loops.note(Traffic { asked: 1201, answered: 110, unanswered: 1 }, second(13));
-        assert!(loops.is_due(second(13)), "one that expired is enough");
+        loops.note(Traffic { asked: 6100, answered: 5010, unanswered: 0 }, second(12));
+        assert!(!loops.is_due(second(12)), "4,900 since the last test");
+        loops.note(Traffic { asked: 6200, answered: 5110, unanswered: 0 }, second(13));
+        assert!(loops.is_due(second(13)), "a storm, though it is answered");
+        loops.begin(&servers(), second(13));
+        loops.note(Traffic { asked: 6299, answered: 5209, unanswered: 0 }, second(80));
+        assert!(!loops.is_due(second(80)), "little was asked since");
+        loops.note(Traffic { asked: 6300, answered: 5210, unanswered: 0 }, second(81));
+        assert!(loops.is_due(second(81)));
+        loops.begin(&servers(), second(81));
+        loops.note(Traffic { asked: 6301, answered: 5210, unanswered: 1 }, second(87));
+        assert!(loops.is_due(second(87)), "one that expired is enough");
     }
 
     #[test]

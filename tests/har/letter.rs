@@ -206,7 +206,7 @@ fn listeners(har: &Har) -> [SocketAddr; 2] {
 fn over_udp(server: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
     let socket = dns::udp_socket(server);
     let mut buffer = vec![0; 65_535];
-    socket.send(bytes).unwrap();
+    socket.send(bytes).expect("loopback takes a datagram");
     let mut marker = query(API, 1, 1, &[]);
     marker[..2].copy_from_slice(&[0xee, 0xee]);
     let mut receive = || {
@@ -215,7 +215,7 @@ fn over_udp(server: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
     };
     // The marker is sent at once only where nothing is expected before it.
     if bytes.len() < 12 || bytes[2] & 0x80 != 0 {
-        socket.send(&marker).unwrap();
+        socket.send(&marker).expect("loopback takes a datagram");
     }
     let reply = receive();
     (reply[..2] != [0xee, 0xee]).then_some(reply)
@@ -224,7 +224,7 @@ fn over_udp(server: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
 fn over_tcp(server: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
     let mut tcp = Tcp::open(server);
     tcp.send(bytes);
-    tcp.0.shutdown(std::net::Shutdown::Write).unwrap();
+    tcp.0.shutdown(std::net::Shutdown::Write).expect("the connection is open");
     let reply = tcp.receive();
     assert!(reply.is_none() || tcp.receive().is_none(), "one reply, then the end");
     reply

@@ -21,7 +21,7 @@ fn waiting(upstream: &Fast) -> (Har, std::net::UdpSocket) {
     let har = har().upstream_lines(&format!("servers = [\"{}\"]\ntimeout = \"15s\"", upstream.address())).start();
     upstream.set(Manner::Silent);
     let socket = dns::udp_socket(har.address());
-    socket.send(&encode(&question("late.example", RecordType::A))).unwrap();
+    socket.send(&encode(&question("late.example", RecordType::A))).expect("loopback takes a datagram");
     (har, socket)
 }
 
@@ -36,7 +36,7 @@ fn a_change_of_addresses_or_routes_renews_the_sockets_and_answers_go_on() {
             let gap = || {
                 let asked = upstream.asked();
                 let [.., before, last] = asked.as_slice() else { return None };
-                (last.at.duration_since(before.at) > Duration::from_millis(900)).then(|| asked.len())
+                (last.at.duration_since(before.at) > Duration::from_millis(900)).then_some(asked.len())
             };
             let sent = wait_for("a long wait between two transmissions", gap);
             upstream.set(Manner::Answer);

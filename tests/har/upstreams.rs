@@ -164,7 +164,8 @@ fn a_server_that_dies_under_load_loses_nothing_and_is_used_again() {
 fn when_all_are_dead_all_are_tried_and_the_first_to_return_is_used_at_once() {
     let (mut first, mut second) = (Fast::start(), Fast::start());
     let har = start(&[&first, &second], "timeout = \"2s\"");
-    (first.close(), second.close());
+    first.close();
+    second.close();
     for number in 0..5 {
         assert_eq!(har.query(&format!("n{number}.example"), "A").rcode(), ResponseCode::ServFail);
     }
@@ -239,7 +240,8 @@ fn the_longest_message_passes_over_tcp_in_both_directions() {
     query[11] = 1;
     let mut reply = query.clone();
     (reply[2], reply[3]) = (0x81, 0x80);
-    (fill(&mut query), fill(&mut reply));
+    fill(&mut query);
+    fill(&mut reply);
     upstream.behave("huge.example", Behaviour::Raw(reply[2..].to_vec()));
     let mut tcp = har.tcp();
     for _ in 0..4 {

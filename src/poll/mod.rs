@@ -18,6 +18,7 @@ pub mod resolv_conf;
 mod tally;
 mod tcp;
 pub mod trust;
+mod upstreams;
 pub mod workers;
 
 use std::net::SocketAddr;
@@ -40,6 +41,7 @@ use jobs::{Crew, Done, Loaded};
 use ledger::Ledger;
 use loops::{Loops, Traffic};
 use tally::Tally;
+use upstreams::shown;
 
 /// Between two looks at what does not announce itself: the clock, the list of servers, the counters.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -275,9 +277,8 @@ impl Poller {
                 }
             }
             Message::Done(Done::Probed { server, probe, good }) => {
-                if good && self.loops.answered(server, &probe) {
-                    info!("the upstream {server} no longer sends har's own queries back: it is used again");
-                    self.publish_servers();
+                if good {
+                    self.loop_ended(server, &probe);
                 }
             }
             Message::Done(Done::Loaded(loaded)) => self.reloaded(*loaded, now),
@@ -311,9 +312,7 @@ impl Poller {
         self.report_ready(now);
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &mut batch);
-        for event in &batch.events {
-            log!(level(event), "{event}");
-        }
+        tell(&batch.events);
         if now >= self.next_housekeeping {
             self.next_housekeeping = now.after(HOUSEKEEPING);
             self.housekeeping(&mut batch, now);
@@ -340,12 +339,7 @@ impl Poller {
         }
         self.crew.follow();
         self.count(batch, now);
-        if self.loops.is_due(now) {
-            self.test_loops(now);
-        }
-        if self.loops.forget(now) {
-            (self.link.publish)(Publication::Probes(Vec::new()));
-        }
+        self.watch_loops(now);
         self.report_status();
     }
 
@@ -386,8 +380,7 @@ impl Poller {
             line += ", no upstream server";
         }
         if !self.loops.found().is_empty() {
-            let shown: Vec<String> = self.loops.found().iter().map(SocketAddr::to_string).collect();
-            line += &format!(", not used because it leads back to har: {}", shown.join(", "));
+            line += &format!(", not used because it leads back to har: {}", shown(self.loops.found()));
         }
         if let Some(trouble) = &self.store_trouble {
             line += &format!(", {trouble}");
@@ -406,44 +399,6 @@ impl Poller {
             None => {}
         }
         self.store_trouble = trouble;
-    }
-
-    /// The list of upstream servers changed: what failed for want of one is tried again now.
-    fn new_servers(&mut self, now: Time) {
-        let shown: Vec<String> = self.crew.servers().iter().map(SocketAddr::to_string).collect();
-        info!("upstream servers: {}", shown.join(", "));
-        self.loops.keep(&self.crew.tested());
-        self.publish_servers();
-        self.roster.check_everything(now);
-        self.test_loops(now);
-    }
-
-    /// Tells everybody who asks which servers there are, and which of them are left out.
-    fn publish_servers(&mut self) {
-        let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
-        self.crew.set_looping(&looping);
-        (self.link.publish)(Publication::Servers { servers, looping });
-    }
-
-    /// Asks every upstream server for a name of its own that nobody else would ask for.
-    fn test_loops(&mut self, now: Time) {
-        let probes = self.loops.begin(&self.crew.tested(), now);
-        // The event loop must know the names before one of them can come back.
-        (self.link.publish)(Publication::Probes(probes.iter().map(|(_, name)| name.clone()).collect()));
-        for (server, name) in probes {
-            self.crew.probe(server, name);
-        }
-    }
-
-    /// An upstream server asked har for what har had asked it.
-    fn found_loop(&mut self, probe: &HostName, now: Time) {
-        if let Some(server) = self.loops.returned(probe, now) {
-            warn!(
-                "the upstream {server} sends har's own queries back to har (a loop): it is not used until a test, \
-                 every 60 s, says otherwise; it must forward elsewhere, or another upstream be named"
-            );
-            self.publish_servers();
-        }
     }
 
     /// Has the configuration read again, off this thread.
@@ -474,9 +429,10 @@ impl Poller {
         self.config = Arc::new(fresh.config);
         self.catalogue = fresh.catalogue;
         self.roster.configure(fresh.compiled.specs, now);
-        self.crew.configure(&self.config);
+        self.crew.configure(&self.config, fresh.follower);
         self.loops.keep(&self.crew.tested());
         self.crew.set_looping(self.loops.found());
+        self.writer.set_history(self.config.server.history);
         self.ledger.configure(&self.config);
         self.roster.tick(now);
         let answers = self.all_answers(now);
@@ -503,6 +459,7 @@ impl Poller {
     fn write_everything(&mut self, now: Time) {
         let mut batch = Batch::default();
         self.ledger.everything(&mut self.roster, &self.config, &mut batch);
+        tell(&batch.events);
         self.count(&mut batch, now);
         self.writer.send(batch);
     }
@@ -550,6 +507,13 @@ impl Poller {
             Plan::Forward => FamilyAnswer::Forward,
         };
         if decision.waiting { FamilyAnswer::Wait(Box::new(answer)) } else { answer }
+    }
+}
+
+/// A line in the log for each event.
+fn tell(events: &[Event]) {
+    for event in events {
+        log!(level(event), "{event}");
     }
 }
 

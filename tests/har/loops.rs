@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
 
 use crate::harness::daemon::free_port;
+use crate::harness::dns::{encode, question, udp_within};
 use crate::harness::load::{Fast, Manner};
-use crate::harness::{Har, har, wait_for};
+use crate::harness::{Har, Reply, har, wait_for};
 
 const NAMES: &str = "[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]";
 
@@ -30,12 +32,19 @@ fn until_said(har: &Har, times: usize) {
     assert_eq!(har.log().matches("(a loop)").count(), times, "said once:\n{}", har.log());
 }
 
+/// A query whose reply does not matter: where thousands go round, one may get lost.
+fn ask_in_the_storm(har: &Har, name: &str) {
+    let query = encode(&question(name, RecordType::A));
+    drop(udp_within(har.address(), &query, Duration::from_millis(1500)));
+}
+
 /// The loop is over: a forwarded query ends at once, and its kin come to the upstream only as tests.
 #[track_caller]
 fn fails_fast(har: &Har) {
+    let query = encode(&question("round.example", RecordType::A));
     wait_for("the server to be left out", || {
         let begin = Instant::now();
-        let reply = har.query("round.example", "A");
+        let reply = Reply::read(&udp_within(har.address(), &query, Duration::from_millis(1500))?);
         assert_eq!(reply.rcode(), ResponseCode::ServFail);
         (begin.elapsed() < Duration::from_millis(500) && reply.extended_error() == Some(23)).then_some(())
     });
@@ -76,7 +85,7 @@ fn a_loop_that_begins_while_running_is_found() {
     turncoat.set(Manner::Forward(har.address()));
     // Queries go round now, until they expire and make har look.
     wait_for("the loop to be found", || {
-        assert_ne!(har.query("during.example", "A").rcode(), ResponseCode::NoError);
+        ask_in_the_storm(&har, "during.example");
         har.log().contains("(a loop)").then_some(())
     });
     fails_fast(&har);
@@ -95,8 +104,7 @@ fn a_loop_beside_a_server_that_answers_is_found_while_running() {
     let mut number = 0;
     wait_for("the loop to be found", || {
         number += 1;
-        // In the storm of its own doing a query may have to give way.
-        har.query(&format!("n{number}.example"), "A");
+        ask_in_the_storm(&har, &format!("n{number}.example"));
         har.log().contains("(a loop)").then_some(())
     });
     let before = turncoat.count();

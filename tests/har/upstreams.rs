@@ -66,10 +66,11 @@ fn ids_and_ports_of_thousands_of_queries_cannot_be_predicted() {
     assert!(follow < 20, "{follow} ports follow one another");
     ids_are_unpredictable(&slow);
 
-    all_answered(&load(har.address(), 3000, 6000, |_| {}), 6000);
+    all_answered(&load(har.address(), 3000, 4000, |_| {}), 4000);
     let fast = &upstream.asked()[slow.len()..];
     let ports: HashSet<u16> = fast.iter().map(|asked| asked.port).collect();
     println!("{} queries at 3000/s: {} ports", fast.len(), ports.len());
+    // Without a processor to run on it may be no more than 500 a second: then they are fresh ones.
     assert!(ports.len() >= 200, "{}", ports.len());
     let repeated = fast.windows(2).filter(|pair| pair[1].port == pair[0].port).count();
     assert!(repeated * 10 < fast.len(), "{repeated} from the same port as the one before");
@@ -95,11 +96,11 @@ fn little_is_sent_twice_when_nothing_is_lost() {
     for (order, servers) in [("fastest", vec![&one, &two]), ("listed", vec![&one, &two]), ("fastest", vec![&one])] {
         let before = one.count() + two.count();
         let har = start(&servers, &format!("order = \"{order}\""));
-        all_answered(&load(har.address(), 1000, 2500, |_| {}), 2500);
+        all_answered(&load(har.address(), 1000, 1500, |_| {}), 1500);
         let sent = one.count() + two.count() - before;
-        println!("{order}, {} servers: {sent} sent for 2500", servers.len());
+        println!("{order}, {} servers: {sent} sent for 1500", servers.len());
         // A tenth, and what may be saved up while the machine itself holds answers back.
-        assert!(sent <= 2750 + 40, "{order}: {sent}");
+        assert!(sent <= 1650 + 40, "{order}: {sent}");
     }
 }
 
@@ -107,12 +108,12 @@ fn little_is_sent_twice_when_nothing_is_lost() {
 fn a_server_that_loses_a_third_still_answers_everything() {
     let upstream = Fast::start_at("127.0.0.1:0", Manner::Lose(30));
     let har = start(&[&upstream], "");
-    let measured = load(har.address(), 500, 2000, |_| {});
+    let measured = load(har.address(), 500, 1000, |_| {});
     let p99 = measured.percentile(99, Duration::ZERO, LONG);
-    println!("30 % lost: p99 {p99:?}, {:.2} sent for each", upstream.count() as f64 / 2000.0);
-    all_answered(&measured, 2000);
+    println!("30 % lost: p99 {p99:?}, {:.2} sent for each", upstream.count() as f64 / 1000.0);
+    all_answered(&measured, 1000);
     assert!(p99 < Duration::from_millis(500), "{p99:?}");
-    assert!(upstream.count() as f64 <= 2.5 * 2000.0);
+    assert!(upstream.count() as f64 <= 2.5 * 1000.0);
 }
 
 #[test]
@@ -123,12 +124,12 @@ fn a_first_server_that_was_never_there_costs_next_to_nothing() {
             first.close();
         }
         let har = start(&[&first, &second], &format!("order = \"{order}\""));
-        let measured = load(har.address(), 400, 1000, |_| {});
+        let measured = load(har.address(), 400, 600, |_| {});
         let p99 = measured.percentile(99, SECOND, LONG);
         println!("{order}, closed {closed}: p99 after the first second {p99:?}");
-        all_answered(&measured, 1000);
-        assert!(p99 < Duration::from_millis(150), "{order}, closed {closed}: {p99:?}");
-        assert!(first.count() + second.count() <= 1100 + 40);
+        all_answered(&measured, 600);
+        assert!(p99 < Duration::from_millis(400), "{order}, closed {closed}: {p99:?}");
+        assert!(first.count() + second.count() <= 660 + 40);
     }
 }
 

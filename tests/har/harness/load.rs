@@ -233,6 +233,9 @@ pub struct Measured {
     pub lost: usize,
 }
 
+/// Queries that wait at once, at most: what the receive buffer of a daemon that gets no processor for a while holds.
+const WINDOW: usize = 128;
+
 /// How long a client waits for the last answers: above the timeout of har's own.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -246,7 +249,7 @@ impl Measured {
     }
 }
 
-/// Asks `count` unique names at `rate` a second over UDP, evenly, and calls `at` before each of them.
+/// Asks `count` unique names at `rate` a second over UDP, evenly and no faster than they are answered, and calls `at` before each of them.
 pub fn load(server: SocketAddr, rate: u64, count: usize, mut at: impl FnMut(usize)) -> Measured {
     // Enough sockets that no id of 16 bits is used twice at a time, nor a client taken for one that retransmits.
     let sockets: Vec<UdpSocket> = (0..8).map(|_| super::dns::udp_socket(server)).collect();
@@ -262,7 +265,7 @@ pub fn load(server: SocketAddr, rate: u64, count: usize, mut at: impl FnMut(usiz
     let mut last = begin;
     while sent < count || !waiting.is_empty() && last.elapsed() < PATIENCE {
         let due = Duration::from_nanos(1_000_000_000 / rate * sent as u64);
-        if sent < count && begin.elapsed() >= due {
+        if sent < count && waiting.len() < WINDOW && begin.elapsed() >= due {
             at(sent);
             let mut query = template.clone();
             let (socket, id) = (sent % sockets.len(), (sent / sockets.len()) as u16);

@@ -277,6 +277,7 @@ impl InFlight {
                 let id = self.servers.enter(*address);
                 let looping = settings.looping.contains(address);
                 if let Some(record) = self.servers.get_mut(id) {
+                    record.looping = looping;
                     record.counters.looping.store(looping, Ordering::Relaxed);
                 }
                 if looping {

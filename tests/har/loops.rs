@@ -90,8 +90,8 @@ fn a_loop_that_begins_while_running_is_found() {
     });
     fails_fast(&har);
     let before = turncoat.count();
-    (0..20).for_each(|_| drop(har.query("after.example", "A")));
-    assert!(turncoat.count() <= before + 2, "nothing goes there but tests");
+    (0..100).for_each(|_| drop(har.query("after.example", "A")));
+    assert!(turncoat.count() <= before + 20, "{} more: nothing goes there but tests", turncoat.count() - before);
 }
 
 #[test]
@@ -126,10 +126,10 @@ fn a_loop_through_two_forwarders_is_found_and_the_good_server_is_used() {
     until_said(&har, 1);
     har.until_a("other.example", "198.51.100.99");
     let before = first.count();
-    for number in 0..20 {
+    for number in 0..100 {
         assert_eq!(har.a(&format!("n{number}.example")), "198.51.100.99");
     }
-    assert!(first.count() <= before + 2, "nothing goes there but tests");
+    assert!(first.count() <= before + 20, "nothing goes there but tests");
 }
 
 #[test]

@@ -86,7 +86,10 @@ impl InFlight {
         let hope = entry.waiting().any(|attempt| all_dead || !self.is_dead(attempt.server));
         let need = if hope { Need::Guess } else { Need::Replacement };
         let repeatable = entry.attempts.iter().rposition(|attempt| {
-            attempt.state == AttemptState::Waiting && attempt.sends == 1 && matches!(attempt.via, Via::Udp(_))
+            attempt.state == AttemptState::Waiting
+                && attempt.sends == 1
+                && matches!(attempt.via, Via::Udp(_))
+                && self.servers.get(attempt.server).is_some_and(|server| !server.looping)
         });
         let alternative = self.untried(entry, true);
         let reliable = |index: usize| {

@@ -545,3 +545,29 @@ fn a_server_dies_of_three_misses_in_a_row() {
     server.heard(None, true, at(2061));
     assert!(!server.is_dead());
 }
+
+#[test]
+fn a_server_that_leads_back_is_not_asked_and_its_record_is_kept() {
+    let mut table = Table::new(vec![listed(&[1, 2])], 10);
+    let sent = table.ask(udp(1), &query(7, "a"), 0);
+    assert_eq!(sent[0].to, 1);
+    let mut settings = with_limits(vec![listed(&[1, 2])], 10);
+    settings.looping = vec![address(1)];
+    table.core.reconfigure(&settings);
+    // What is under way goes on elsewhere, and so does what is new.
+    let again = table.expire(20);
+    assert_eq!(again.iter().map(|sent| sent.to).collect::<Vec<_>>(), [2]);
+    assert_eq!(table.ask(udp(2), &query(8, "b"), 21)[0].to, 2);
+    let counters = table.core.counters();
+    let of_first = &counters.iter().find(|(server, _)| *server == address(1)).unwrap().1;
+    assert!(of_first.looping.load(Ordering::Relaxed) && of_first.queries.load(Ordering::Relaxed) == 1);
+    // Nobody is left: the new fails at once, the old waits for what is out and asks nobody.
+    settings.looping = vec![address(1), address(2)];
+    table.core.reconfigure(&settings);
+    assert!(table.ask(udp(3), &query(9, "c"), 30).is_empty());
+    assert_eq!(table.core.books().failed, 1);
+    assert!((40..1000).step_by(20).all(|at| table.expire(at).is_empty()));
+    settings.looping.clear();
+    table.core.reconfigure(&settings);
+    assert_eq!(table.ask(udp(4), &query(10, "d"), 1001)[0].to, 1);
+}

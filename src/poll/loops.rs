@@ -3,7 +3,7 @@
 //! Each server is asked for a random label of its own; the event loop is told the names and reports when somebody
 //! asks har for one. Such a server, reached directly or through other forwarders, is left out, of look-ups too.
 //! Tests run at the start, on a reload, when the list or the network changes, when queries go unanswered or multiply
-//! as they do in a loop, and now and then while there is traffic; while a server is left out, every [`RETEST`]. It is used again once it answers its test from
+//! as they do in a loop, and now and then while there is traffic; while a server is left out, every `RETEST`. It is used again once it answers its test from
 //! somewhere else: an error proves nothing, since that is what har itself answers.
 
 use std::net::SocketAddr;
@@ -96,7 +96,8 @@ impl Loops {
 
     /// Wants a test at the next occasion.
     pub fn test_soon(&mut self, now: Time) {
-        self.due = Some(now);
+        // A host whose routes come and go all the time is not to ask all the time.
+        self.due = Some(self.last_test.map_or(now, |last| last.after(SUSPICION)).max(now));
     }
 
     /// Looks at how forwarding went since the last call, about a second ago.

@@ -162,6 +162,19 @@ fn a_server_that_dies_under_load_loses_nothing_and_is_used_again() {
 }
 
 #[test]
+fn another_server_is_asked_when_one_is_slow_by_its_own_record() {
+    let (first, second) = (Fast::start(), Fast::start());
+    let har = start(&[&first, &second], "order = \"listed\"");
+    all_answered(&load(har.address(), 200, 60, |_| {}), 60);
+    let before = second.count();
+    first.set(Manner::Delay(Duration::from_secs(2)));
+    let begin = Instant::now();
+    assert_eq!(har.a("slow.example"), "198.51.100.99");
+    println!("answered after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_millis(1500) && second.count() > before, "{:?}", begin.elapsed());
+}
+
+#[test]
 fn when_all_are_dead_all_are_tried_and_the_first_to_return_is_used_at_once() {
     let (mut first, mut second) = (Fast::start(), Fast::start());
     let har = start(&[&first, &second], "timeout = \"2s\"");

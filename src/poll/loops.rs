@@ -3,8 +3,9 @@
 //! Each server is asked for a random label of its own; the event loop is told the names and reports when somebody
 //! asks har for one. Such a server, reached directly or through other forwarders, is left out, of look-ups too.
 //! Tests run at the start, on a reload, when the list or the network changes, when queries go unanswered or multiply
-//! as they do in a loop, and now and then while there is traffic; while a server is left out, every `RETEST`. It is used again once it answers its test from
-//! somewhere else: an error proves nothing, since that is what har itself answers.
+//! as they do in a loop, and now and then while there is traffic; while a server is left out, every `RETEST`. It is
+//! used again once it answers its test from somewhere else: an error proves nothing, since that is what har itself
+//! answers.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -15,12 +15,14 @@ use std::time::Instant;
 use log::{debug, error, info, warn};
 
 use crate::commands::{Ended, Failure};
-use crate::config::{self, Config, Order, OtherTypes};
+use crate::config::{self, Config, Order, OtherTypes, Servers};
 use crate::dns::HostName;
 use crate::dns::snapshot::{self, NameAnswer, NameSettings, Snapshot};
 use crate::mailbox::Inbox;
 use crate::os::{self, Clock, Logger, Notify, Signals, privileges, sockets};
-use crate::poll::{Link, Message, Poller, Publication};
+use crate::poll::loops::Traffic;
+use crate::poll::resolv_conf::is_own;
+use crate::poll::{Heard, Link, Message, Poller, Publication};
 use crate::serve::counters::{NameTable, Totals};
 use crate::serve::updates::{Forwarding, Table, Update, UpdateSender};
 use crate::serve::upstream::{Route, ServerCounters, Settings};
@@ -54,6 +56,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let bound = sockets::listen(&config.server.listen, config.server.listen_stated).map_err(run_failure)?;
     bound.warnings.iter().for_each(|warning| warn!("{warning}"));
     let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|listener| listener.address).collect();
+    refuse_own_listeners(&config, &addresses)?;
     become_user(&config)?;
     let (store, stored) = open_store(&config)?;
 
@@ -76,7 +79,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         writer,
         store_trouble,
     });
-    let first = table(&config, answers, &servers, tallies.table());
+    let first = table(&config, answers, &servers, &[], tallies.table());
     let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Vec::new() }));
     let (notices, notified) = (inbox.clone(), Arc::clone(&shared));
     let setup = serve::Setup {
@@ -90,6 +93,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
     };
     let (server, sender) = Server::new(setup, Instant::now())
         .map_err(|error| Failure::Run(format!("the event loop cannot be set up: {error}")))?;
+    let changes = inbox.clone();
+    if let Err(error) = os::network::watch(move || changes.send(Message::NetworkChanged)) {
+        warn!("{error}");
+    }
     let thread = start_poller(poller, link(sender, shared, logger))?;
     let shown: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     info!("listening on {}", shown.join(", "));
@@ -105,6 +112,21 @@ pub fn run(config: Config) -> Result<(), Failure> {
 
 fn run_failure(error: os::Error) -> Failure {
     Failure::Run(error.to_string())
+}
+
+/// Passed sockets are known only now: an upstream that is one of them would be a loop.
+fn refuse_own_listeners(config: &Config, listeners: &[SocketAddr]) -> Result<(), Failure> {
+    let general: &[SocketAddr] = match &config.upstream.servers {
+        Servers::Listed(listed) => listed,
+        Servers::File(_) | Servers::Auto => &[],
+    };
+    let routes = config.upstream.routes.iter().flat_map(|route| &route.servers);
+    match general.iter().chain(routes).find(|server| is_own(**server, listeners)) {
+        None => Ok(()),
+        Some(own) => Err(Failure::Run(format!(
+            "the upstream server {own} is one of har's own listeners (a passed socket); name another one in [upstream]"
+        ))),
+    }
 }
 
 /// Gives root up, if this process has it, and makes sure that what a reload needs can still be read.
@@ -171,7 +193,8 @@ fn take_notice(notice: Notice, inbox: &Inbox<Message>, shared: &Mutex<Shared>) {
             }
         }
         Notice::Upstreams(upstreams) => lock(shared).upstreams = upstreams,
-        Notice::Returned { .. } | Notice::Stopping => {}
+        Notice::Returned { probe } => inbox.send(Message::Returned { probe }),
+        Notice::Stopping => {}
     }
 }
 
@@ -188,7 +211,11 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Lin
         beat: Box::new(move || beating.beat()),
         collect: Box::new(move |batch| {
             let Shared { tallies, config, upstreams } = &mut *lock(&collecting);
-            tallies.collect(upstreams, config, batch)
+            let beyond_loopback = tallies.collect(upstreams, config, batch);
+            let books = tallies.books();
+            let unanswered = books.expired + books.shed;
+            let traffic = Traffic { asked: books.admitted, answered: books.answered, unanswered };
+            Heard { beyond_loopback, traffic }
         }),
     }
 }
@@ -197,14 +224,15 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Lin
 fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Update {
     match publication {
         Publication::Answer { name, answer } => Update::Answer { name, answer },
-        Publication::Table { config, answers, servers } => {
+        Publication::Table { config, answers, servers, looping } => {
             logger.set_level(config.server.log);
             let names = shared.tallies.configure(&config);
-            let update = Update::Table(Box::new(table(&config, answers, &servers, names)));
+            let update = Update::Table(Box::new(table(&config, answers, &servers, &looping, names)));
             shared.config = config;
             update
         }
-        Publication::Servers(servers) => Update::Forwarding(forwarding(&shared.config, &servers)),
+        Publication::Servers { servers, looping } => Update::Forwarding(forwarding(&shared.config, &servers, &looping)),
+        Publication::Probes(names) => Update::Probes(names),
         Publication::ReloadRefused => Update::Reloaded,
         Publication::Renew => Update::Renew,
         Publication::Ready => Update::Ready,
@@ -213,7 +241,13 @@ fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Upda
 }
 
 /// Everything that a configuration means to the event loop.
-fn table(config: &Config, answers: Vec<NameAnswer>, servers: &[SocketAddr], names: Arc<NameTable>) -> Table {
+fn table(
+    config: &Config,
+    answers: Vec<NameAnswer>,
+    servers: &[SocketAddr],
+    looping: &[SocketAddr],
+    names: Arc<NameTable>,
+) -> Table {
     let settings = config.names.iter().map(|name| NameSettings {
         name: name.name.clone(),
         ttl: name.ttl,
@@ -229,11 +263,11 @@ fn table(config: &Config, answers: Vec<NameAnswer>, servers: &[SocketAddr], name
         snapshot.set(name, answer);
     }
     let limits = Limits { tcp_connections: config.server.tcp_connections, tcp_idle: config.server.tcp_idle };
-    Table { snapshot, names, forwarding: forwarding(config, servers), limits }
+    Table { snapshot, names, forwarding: forwarding(config, servers, looping), limits }
 }
 
 /// Whom to ask for what is not configured: the general servers, then the routes in the configuration's order.
-fn forwarding(config: &Config, servers: &[SocketAddr]) -> Forwarding {
+fn forwarding(config: &Config, servers: &[SocketAddr], looping: &[SocketAddr]) -> Forwarding {
     let upstream = &config.upstream;
     let fastest = upstream.order == Order::Fastest;
     let general = Route { servers: servers.to_vec(), fastest };
@@ -243,6 +277,7 @@ fn forwarding(config: &Config, servers: &[SocketAddr]) -> Forwarding {
             routes: std::iter::once(general).chain(routes).collect(),
             timeout: upstream.timeout,
             max_forwards: config.server.max_forwards,
+            looping: looping.to_vec(),
         },
         source: upstream.source,
     }

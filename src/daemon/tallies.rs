@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use crate::config::Config;
 use crate::dns::answer::{Kind, QueryKind};
 use crate::serve::counters::{NameTable, Totals};
-use crate::serve::upstream::ServerCounters;
+use crate::serve::upstream::{Books, ServerCounters};
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
 
 /// Why an upstream that was listed is not used any more.
@@ -80,6 +80,11 @@ impl Tallies {
     /// The table that the loop counts into.
     pub fn table(&self) -> Arc<NameTable> {
         Arc::clone(&self.current.table)
+    }
+
+    /// What became of the forwarded queries of this process.
+    pub fn books(&self) -> Books {
+        self.totals.books()
     }
 
     /// A new table for a new configuration.
@@ -195,12 +200,17 @@ fn upstream_row((address, route): &(SocketAddr, String), counters: &ServerCounte
     add(&mut sums, &before);
     let [queries, answers, timeouts, servfail] = sums;
     let dead = counters.state.load(Ordering::Relaxed) == ServerCounters::DEAD;
+    let looping = counters.looping.load(Ordering::Relaxed);
     let rtt_us = counters.rtt_us.load(Ordering::Relaxed);
     UpstreamRow {
         address: *address,
         route: route.clone(),
-        usable: !dead,
-        note: if dead { "no reply of late; tried again every few seconds".to_owned() } else { String::new() },
+        usable: !dead && !looping,
+        note: match (looping, dead) {
+            (true, _) => "a loop: har's own queries come back from it; tested every 60 s".to_owned(),
+            (false, true) => "no reply of late; tried again every few seconds".to_owned(),
+            (false, false) => String::new(),
+        },
         queries,
         answers,
         timeouts,

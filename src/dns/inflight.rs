@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::wire::{self, ede, rcode};
@@ -83,6 +83,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Queries under way at most; past it the oldest is answered SERVFAIL.
     pub max_forwards: usize,
+    /// Servers of the routes that are not asked for now, because har's own queries come back from them.
+    pub looping: Vec<SocketAddr>,
 }
 
 /// What one server did, for any thread to read (relaxed).
@@ -100,6 +102,8 @@ pub struct ServerCounters {
     pub rtt_us: AtomicU64,
     /// 0 = not known yet, 1 = alive, 2 = dead.
     pub state: AtomicU8,
+    /// Not asked, because har's own queries come back from it ([`Settings::looping`]).
+    pub looping: AtomicBool,
 }
 
 impl ServerCounters {
@@ -204,6 +208,8 @@ pub struct InFlight {
     timeout: Duration,
     max_forwards: usize,
     routes: Vec<Arc<RouteServers>>,
+    /// Listed, but not asked: their records are kept.
+    looping: Vec<ServerId>,
     servers: Servers,
     entries: Slab<Entry>,
     /// Keys in the order of admission; those of entries that are gone are dropped on the way.
@@ -234,6 +240,7 @@ impl InFlight {
             timeout: settings.timeout,
             max_forwards: settings.max_forwards.max(1),
             routes: Vec::new(),
+            looping: Vec::new(),
             servers: Servers::default(),
             entries: Slab::default(),
             ages: VecDeque::new(),
@@ -263,11 +270,19 @@ impl InFlight {
         self.timeout = settings.timeout;
         self.max_forwards = settings.max_forwards.max(1);
         let old = std::mem::take(&mut self.routes);
+        self.looping.clear();
         for route in &settings.routes {
             let mut servers = Vec::with_capacity(route.servers.len());
             for address in &route.servers {
                 let id = self.servers.enter(*address);
-                if !servers.contains(&id) {
+                let looping = settings.looping.contains(address);
+                if let Some(record) = self.servers.get_mut(id) {
+                    record.looping = looping;
+                    record.counters.looping.store(looping, Ordering::Relaxed);
+                }
+                if looping {
+                    self.looping.push(id);
+                } else if !servers.contains(&id) {
                     servers.push(id);
                 }
             }
@@ -285,6 +300,7 @@ impl InFlight {
         }
         let used = |id: ServerId| {
             self.routes.iter().any(|route| route.servers.contains(&id))
+                || self.looping.contains(&id)
                 || self.entries.iter().any(|(_, entry)| {
                     entry.route.servers.contains(&id) || entry.attempts.iter().any(|attempt| attempt.server == id)
                 })

@@ -433,7 +433,8 @@ pub fn matches_question(query: &[u8], reply: &[u8]) -> bool {
     ours[..fixed].eq_ignore_ascii_case(&theirs[..fixed]) && ours[fixed..] == theirs[fixed..]
 }
 
-/// Turns NXDOMAIN into NOERROR: a configured name exists, whatever the upstream knows of it.
+/// Turns NXDOMAIN into NOERROR: a configured name exists, whatever the upstream knows of it, and NXDOMAIN would deny
+/// its addresses and every name below it too (RFC 8020 section 2).
 pub fn relay_nxdomain_as_noerror(reply: &mut [u8]) {
     if let Some(header) = reply.first_chunk_mut::<HEADER>()
         && u16::from(header[3] & RCODE) == rcode::NXDOMAIN

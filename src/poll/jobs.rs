@@ -30,6 +30,9 @@ const MAX_LOOKUPS: usize = 64;
 /// One look-up, retransmissions and the next servers included.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A test for a loop: what has not come back by then is caught by the next one.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A finished job.
 pub enum Done {
     /// A check.
@@ -66,6 +69,15 @@ pub enum Done {
         /// Whether it has other servers now.
         changed: bool,
     },
+    /// An upstream server was tested for a loop.
+    Probed {
+        /// The server.
+        server: SocketAddr,
+        /// The name it was asked for.
+        probe: HostName,
+        /// It answered NOERROR or NXDOMAIN: it got its answer from somewhere else than har.
+        good: bool,
+    },
     /// The configuration was read again.
     Loaded(Box<Loaded>),
 }
@@ -96,12 +108,17 @@ pub struct Crew {
     /// Away while a worker looks.
     follower: Option<Box<Follower>>,
     upstream: Arc<Upstream>,
+    /// Servers that lead back to har.
+    looping: Vec<SocketAddr>,
 }
 
 /// Whom look-ups ask; shared with the jobs.
 struct Upstream {
+    /// As listed.
     general: Vec<SocketAddr>,
     routes: Vec<Route>,
+    /// The same without those that lead back to har.
+    asked: (Vec<SocketAddr>, Vec<Route>),
     source: Option<IpAddr>,
 }
 
@@ -115,7 +132,13 @@ impl Crew {
             slow: HashSet::new(),
             listeners: listeners.into(),
             follower: None,
-            upstream: Arc::new(Upstream { general: Vec::new(), routes: Vec::new(), source: None }),
+            upstream: Arc::new(Upstream {
+                general: Vec::new(),
+                routes: Vec::new(),
+                asked: Default::default(),
+                source: None,
+            }),
+            looping: Vec::new(),
         };
         let follower = follow(config, &crew.listeners);
         crew.configure(config, follower);
@@ -227,8 +250,50 @@ impl Crew {
         }
     }
 
+    /// Every server with a name that it can be expected to forward what is below of: that of its route, or one
+    /// that no forwarder answers itself (RFC 6761 reserves no name below it, and it exists).
+    pub fn tested(&self) -> Vec<(SocketAddr, HostName)> {
+        let Ok(anywhere) = "example.com".parse::<HostName>() else { return Vec::new() };
+        let general = self.upstream.general.iter().map(|server| (*server, anywhere.clone()));
+        let routes = self.upstream.routes.iter();
+        let routes = routes.flat_map(|route| route.servers.iter().map(|server| (*server, route.suffix.clone())));
+        let mut servers: Vec<(SocketAddr, HostName)> = Vec::new();
+        for (server, below) in general.chain(routes) {
+            if !servers.iter().any(|(other, _)| *other == server) {
+                servers.push((server, below));
+            }
+        }
+        servers
+    }
+
+    /// Leaves servers out of look-ups.
+    pub fn set_looping(&mut self, looping: &[SocketAddr]) {
+        self.looping = looping.to_vec();
+        let Upstream { general, routes, source, .. } = &*self.upstream;
+        self.set_servers(general.clone(), routes.clone(), *source);
+    }
+
+    /// Asks a server for a name that does not exist.
+    pub fn probe(&mut self, server: SocketAddr, name: HostName) {
+        let (inbox, source) = (self.inbox.clone(), self.upstream.source);
+        let work = Box::new(move || {
+            let upstreams = Upstreams { general: &[server], routes: &[] };
+            let found = lookup::lookup_texts(&name, &upstreams, &Options { source, timeout: PROBE_TIMEOUT });
+            let good = matches!(found.records, Ok(_) | Err(lookup::Failure::NxDomain));
+            inbox.send(Message::Done(Done::Probed { server, probe: name, good }));
+        });
+        // Without a thread to be had the next test will do.
+        let _ = self.pool.submit(Lane::Normal, work);
+    }
+
     fn set_servers(&mut self, general: Vec<SocketAddr>, routes: Vec<Route>, source: Option<IpAddr>) {
-        self.upstream = Arc::new(Upstream { general, routes, source });
+        let may_be_asked = |server: &&SocketAddr| !self.looping.contains(server);
+        let asked_routes = routes.iter().map(|route| {
+            let servers = route.servers.iter().filter(may_be_asked).copied().collect();
+            Route { servers, ..route.clone() }
+        });
+        let asked = (general.iter().filter(may_be_asked).copied().collect(), asked_routes.collect());
+        self.upstream = Arc::new(Upstream { general, routes, asked, source });
     }
 
     fn local_error(&self, job: CheckJob, why: &str) {
@@ -248,7 +313,7 @@ fn follow(config: &Config, listeners: &[SocketAddr]) -> Box<Follower> {
 /// On a worker: asks the upstream.
 fn look_up(job: LookupJob, upstream: &Upstream) -> Done {
     let Ok(name) = job.host.parse::<HostName>() else { return failed(job) };
-    let upstreams = Upstreams { general: &upstream.general, routes: &upstream.routes };
+    let upstreams = Upstreams { general: &upstream.asked.0, routes: &upstream.asked.1 };
     let options = Options { source: upstream.source, timeout: LOOKUP_TIMEOUT };
     match job.kind {
         LookupKind::Addresses => {

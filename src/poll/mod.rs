@@ -15,11 +15,13 @@ mod http_connector;
 pub mod jobs;
 mod ledger;
 pub mod lookup;
+pub mod loops;
 pub mod resolv_conf;
 mod tally;
 mod tcp;
 mod tls;
 pub mod trust;
+mod upstreams;
 pub mod workers;
 
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use log::{Level, info, log, warn};
 
 use crate::config::{Config, Mode};
+use crate::dns::HostName;
 use crate::dns::snapshot::{FamilyAnswer, NameAnswer, Turn};
 use crate::health::decide::{Decision, FamilyDecision, Plan};
 use crate::health::roster::Roster;
@@ -40,7 +43,9 @@ use catalogue::Catalogue;
 use certificates::Certificates;
 use jobs::{Crew, Done, Loaded};
 use ledger::Ledger;
+use loops::{Loops, Traffic};
 use tally::Tally;
+use upstreams::shown;
 
 /// Between two looks at what does not announce itself: the clock, the list of servers, the counters.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -73,6 +78,13 @@ pub enum Message {
         /// Index in the configuration.
         name: u32,
     },
+    /// A name that only har asks for came back: its upstream asks har.
+    Returned {
+        /// The name.
+        probe: HostName,
+    },
+    /// This host's addresses or routes changed.
+    NetworkChanged,
     /// Hand the last counters over and end.
     Stop,
 }
@@ -94,11 +106,20 @@ pub enum Publication {
         answers: Vec<NameAnswer>,
         /// The general upstream servers.
         servers: Vec<SocketAddr>,
+        /// Those among all servers that are not to be asked.
+        looping: Vec<SocketAddr>,
     },
     /// A reload was refused; the running configuration stays.
     ReloadRefused,
-    /// New general upstream servers.
-    Servers(Vec<SocketAddr>),
+    /// New general upstream servers, or others that may be asked.
+    Servers {
+        /// The general ones.
+        servers: Vec<SocketAddr>,
+        /// Those among all servers that are not to be asked.
+        looping: Vec<SocketAddr>,
+    },
+    /// Names that har is about to ask its upstream for: who asks har for one of them is that upstream.
+    Probes(Vec<HostName>),
     /// This host's addresses or its sleep make old sockets useless.
     Renew,
     /// Fresh state for every name, or patience is over.
@@ -133,9 +154,17 @@ pub struct Link {
     pub publish: Box<dyn Fn(Publication) + Send>,
     /// A sign of life for the watchdog.
     pub beat: Box<dyn Fn() + Send>,
-    /// Adds the event loop's counters to a batch; tells whether an upstream beyond loopback answered since the last
-    /// call.
-    pub collect: Box<dyn FnMut(&mut Batch) -> bool + Send>,
+    /// Adds the event loop's counters to a batch, and tells how forwarding goes.
+    pub collect: Box<dyn FnMut(&mut Batch) -> Heard + Send>,
+}
+
+/// How forwarding goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heard {
+    /// An upstream beyond loopback answered since the last call.
+    pub beyond_loopback: bool,
+    /// Since the start.
+    pub traffic: Traffic,
 }
 
 /// The poller thread's state.
@@ -161,6 +190,8 @@ pub struct Poller {
     store_trouble: Option<String>,
     /// This host slept.
     suspend: SuspendWatch,
+    /// Upstream servers that ask har.
+    loops: Loops,
 }
 
 impl Poller {
@@ -184,7 +215,7 @@ impl Poller {
             clock: setup.clock,
             inbox: setup.inbox,
             writer: setup.writer,
-            link: Link { publish: Box::new(|_| {}), beat: Box::new(|| {}), collect: Box::new(|_| false) },
+            link: Link { publish: Box::new(|_| {}), beat: Box::new(|| {}), collect: Box::new(|_| Heard::default()) },
             tally: Tally::default(),
             certificates: Certificates::default(),
             started: now,
@@ -194,6 +225,7 @@ impl Poller {
             reloading: false,
             store_trouble: setup.store_trouble,
             suspend: SuspendWatch::new(),
+            loops: Loops::default(),
         };
         for problem in compiled.problems {
             warn!("{problem}");
@@ -208,6 +240,7 @@ impl Poller {
         self.link = link;
         // Names, candidates and what a changed configuration left out: the tables are brought up to date at once.
         self.write_everything(self.clock.now());
+        self.test_loops(self.clock.now());
         let mut messages = Vec::new();
         loop {
             let wait = self.until_due();
@@ -260,6 +293,11 @@ impl Poller {
                     self.new_servers(now);
                 }
             }
+            Message::Done(Done::Probed { server, probe, good }) => {
+                if good {
+                    self.loop_ended(server, &probe);
+                }
+            }
             Message::Done(Done::Loaded(loaded)) => self.reloaded(*loaded, now),
             Message::Overrides { rows, ignored } => {
                 self.roster.set_overrides(rows, now);
@@ -268,6 +306,11 @@ impl Poller {
             Message::StoreTrouble(trouble) => self.store_trouble(trouble),
             Message::WriteAll => self.write_everything(now),
             Message::Reload => self.reload(),
+            Message::Returned { probe } => self.found_loop(&probe, now),
+            Message::NetworkChanged => {
+                (self.link.publish)(Publication::Renew);
+                self.loops.test_soon(now);
+            }
             Message::Asked { name } => self.roster.asked(name as usize, now),
             Message::Stop => {}
         }
@@ -316,14 +359,17 @@ impl Poller {
         }
         self.crew.follow();
         self.count(batch, now);
+        self.watch_loops(now);
         self.report_status();
     }
 
     /// Counters and the heartbeat.
     fn count(&mut self, batch: &mut Batch, now: Time) {
-        if (self.link.collect)(batch) {
+        let heard = (self.link.collect)(batch);
+        if heard.beyond_loopback {
             self.roster.upstream_answered(now);
         }
+        self.loops.note(heard.traffic, now);
         self.ledger.given(&self.roster, self.tally.collect(), batch);
         self.ledger.heartbeat(batch, &self.status, now);
     }
@@ -353,6 +399,9 @@ impl Poller {
         if self.crew.servers().is_empty() {
             line += ", no upstream server";
         }
+        if !self.loops.found().is_empty() {
+            line += &format!(", not used because it leads back to har: {}", shown(self.loops.found()));
+        }
         if let Some(trouble) = &self.store_trouble {
             line += &format!(", {trouble}");
         }
@@ -370,15 +419,6 @@ impl Poller {
             None => {}
         }
         self.store_trouble = trouble;
-    }
-
-    /// The list of upstream servers changed: what failed for want of one is tried again now.
-    fn new_servers(&mut self, now: Time) {
-        let servers = self.crew.servers().to_vec();
-        let shown: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
-        info!("upstream servers: {}", shown.join(", "));
-        (self.link.publish)(Publication::Servers(servers));
-        self.roster.check_everything(now);
     }
 
     /// Has the configuration read again, off this thread.
@@ -410,12 +450,15 @@ impl Poller {
         self.catalogue = fresh.catalogue;
         self.roster.configure(fresh.compiled.specs, now);
         self.crew.configure(&self.config, fresh.follower);
+        self.loops.keep(&self.crew.tested());
+        self.crew.set_looping(self.loops.found());
         self.writer.set_history(self.config.server.history);
         self.ledger.configure(&self.config);
         self.roster.tick(now);
         let answers = self.all_answers(now);
-        let servers = self.crew.servers().to_vec();
-        (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers });
+        let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
+        (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });
+        self.test_loops(now);
         self.write_everything(now);
         info!("the configuration was loaded again: {} names", self.config.names.len());
     }

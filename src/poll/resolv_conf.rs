@@ -137,7 +137,7 @@ fn read(path: &Path) -> Option<String> {
 
 /// Whether asking `server` would be asking har: one of its listeners, or the unspecified address, which reaches
 /// the same socket.
-fn is_own(server: SocketAddr, listeners: &[SocketAddr]) -> bool {
+pub fn is_own(server: SocketAddr, listeners: &[SocketAddr]) -> bool {
     let unspecified_own = |listener: &SocketAddr| server.ip().is_unspecified() && server.port() == listener.port();
     listeners.iter().any(|listener| {
         let same = listener.port() == server.port() && listener.ip().to_canonical() == server.ip().to_canonical();

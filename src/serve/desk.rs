@@ -20,8 +20,8 @@ use crate::os::Clock;
 const MAX_PARKED: usize = 1024;
 /// How long a query waits for the first result of its name.
 const PARK_FOR: Duration = Duration::from_secs(1);
-/// Names that are looked out for to find loops, at most: each forwarded query is compared with every one.
-const MAX_PROBES: usize = 16;
+/// Names that are looked out for to find loops, at most: while there are any, each query is compared with every one.
+const MAX_PROBES: usize = 64;
 
 /// Where queries are decided.
 pub(super) struct Desk {
@@ -99,6 +99,16 @@ impl Desk {
             Client::Tcp { .. } => Transport::Tcp,
         };
         let query = wire::parse(message);
+        // Before everything else: a wildcard among the configured names must not hide that it came back.
+        if let Ok(query) = &query
+            && let Some(probe) = self.returned(query)
+        {
+            self.totals.returned.add();
+            // Refusing ends the loop; a forwarder would otherwise ask its way round until it gave up.
+            wire::error(query, wire::rcode::REFUSED, None, &mut self.reply);
+            (self.notices)(Notice::Returned { probe });
+            return Ok(Taken::Reply);
+        }
         let verdict = match &query {
             Ok(query) => answer::answer_query(&self.snapshot, query, transport, waiting, &mut self.reply),
             Err(reject) => answer::answer_reject(reject, &mut self.reply),
@@ -125,13 +135,6 @@ impl Desk {
             Verdict::Wait { asked } => Err(asked),
             Verdict::Forward { asked, route, exists } => {
                 let Ok(query) = &query else { return Ok(Taken::Nothing) };
-                if let Some(probe) = self.returned(query) {
-                    self.totals.returned.add();
-                    // Refusing ends the loop; a forwarder would otherwise ask its way round until it gave up.
-                    wire::error(query, wire::rcode::REFUSED, None, &mut self.reply);
-                    (self.notices)(Notice::Returned { probe });
-                    return Ok(Taken::Reply);
-                }
                 self.totals.forwarded.add();
                 if let Some(counters) = asked.and_then(|asked| self.names.name(asked.name)) {
                     counters.forwarded.add();

@@ -1,4 +1,5 @@
-//! TCP connections of clients: a bounded table of sockets, each driven by a [`Stream`].
+//! TCP connections of clients: a bounded table of sockets, each driven by a [`Stream`]. TCP is no second choice:
+//! it is served on every listener, and limits are what RFC 9210 section 4 advises (idle time, number, who gives way).
 //!
 //! Edge-triggered: a socket is read until it would block or its stream wants no more, and remembered as readable in
 //! the second case. A slow client delays nobody: each connection gets a bounded burst a wake. Keys hold a

@@ -38,7 +38,8 @@ fn table(upstream: SocketAddr, limits: Limits, generation: u64) -> Table {
     let mut snapshot = Snapshot::new(vec![settings(KNOWN), settings(COLD)], &[]);
     snapshot.set(0, known(1));
     let routes = vec![upstream::Route { servers: vec![upstream], fastest: false }];
-    let settings = upstream::Settings { routes, timeout: Duration::from_secs(4), max_forwards: 64 };
+    let settings =
+        upstream::Settings { routes, timeout: Duration::from_secs(4), max_forwards: 64, looping: Vec::new() };
     let forwarding = Forwarding { settings, source: None };
     Table { snapshot, names: Arc::new(NameTable::new(generation, 2)), forwarding, limits }
 }

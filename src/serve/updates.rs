@@ -177,8 +177,12 @@ mod tests {
     }
 
     fn table() -> Update {
-        let settings =
-            upstream::Settings { routes: Vec::new(), timeout: std::time::Duration::from_secs(1), max_forwards: 1 };
+        let settings = upstream::Settings {
+            routes: Vec::new(),
+            timeout: std::time::Duration::from_secs(1),
+            max_forwards: 1,
+            looping: Vec::new(),
+        };
         Update::Table(Box::new(Table {
             snapshot: Snapshot::new(Vec::new(), &[]),
             names: Arc::new(NameTable::new(2, 0)),

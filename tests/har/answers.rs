@@ -1,4 +1,4 @@
-//! What configured names, special names and queries that are none get: the table of `docs/dns.md` on the wire.
+//! What configured names, special names and queries that are none get: the table of `docs/protocol.md` on the wire.
 
 use std::net::{Ipv6Addr, SocketAddr};
 

@@ -11,7 +11,7 @@ use hickory_proto::rr::RecordType;
 
 use crate::harness::daemon::BINARY;
 use crate::harness::dns::{self, Tcp, encode, question};
-use crate::harness::{Har, Reply, har};
+use crate::harness::{Har, Reply, har, wait_for};
 
 const PASS: &str = "exec 3<&0 4<&1 0</dev/null 1>/dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\"";
 
@@ -41,6 +41,20 @@ fn passed_sockets_are_served_and_listen_is_not_bound() {
     assert_eq!(Reply::read(&dns::udp(at_udp, &encode(&query))).first(), "192.0.2.7");
     assert_eq!(Tcp::open(at_tcp).ask(&query).first(), "192.0.2.7");
     drop(UdpSocket::bind(har.address()).expect("`listen` is left alone"));
+}
+
+#[test]
+fn a_passed_socket_is_no_upstream() {
+    let udp = UdpSocket::bind("127.0.0.5:0").unwrap();
+    let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
+    let own = udp.local_addr().unwrap();
+    let mut har = har().upstream_lines(&format!("servers = [\"{own}\"]")).prepare();
+    let command = passing(&har, udp, tcp);
+    har.spawn_as(command);
+    assert_eq!(har.ended().code(), Some(1));
+    wait_for("the reason", || {
+        (har.log().contains(&own.to_string()) && har.log().contains("own listeners")).then_some(())
+    });
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! Two rules: guesses (a retransmission while an answer may still be on its way, a copy that explores) are
 //! limited to a tenth of the queries until losses are proven; and everything together, replacements of what
-//! surely failed included, to one and a half of the last second's queries.
+//! surely failed included, to one and a half of the last second's queries. Where queries are rare a second says
+//! little (the second knock of a lone query falls into a second of its own), so that below six a second the same
+//! share is counted over queries instead of time: each earns one and a half, of which [`EXTRA_FLOOR`] can be saved.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +14,13 @@ const PART: Duration = Duration::from_millis(50);
 const PARTS: usize = 21;
 /// Extra transmissions for each query of the last second.
 const EXTRA_SHARE: f64 = 1.5;
-/// Extra transmissions a second that are allowed however few queries there are: a lone query must be able to
-/// knock more than once.
+/// Extra transmissions that can be saved up, and that may go out in a second of few queries: a lone query must be
+/// able to knock more than once.
 const EXTRA_FLOOR: f64 = 8.0;
+/// Extra transmissions in a second whatever was used before: a server that is back is noticed by who still waits.
+const EXTRA_LEAST: f64 = 1.0;
 /// Guesses that each query earns.
-const EARNED: f64 = 0.09;
+const EARNED: f64 = 0.08;
 /// Guesses that can be saved up: what is outstanding at 1,000 queries a second when a server falls silent.
 const SAVED: f64 = 32.0;
 /// Weight of the newest verdict on whether extras were needed.
@@ -36,19 +40,22 @@ pub(super) struct Budget {
     parts: [(u32, u32); PARTS],
     current: usize,
     started: Option<Instant>,
+    /// Extra transmissions that the queries so far have earned and not used; a debt when negative.
+    earned: f64,
     saved: f64,
     needed: f64,
 }
 
 impl Budget {
     pub fn new() -> Budget {
-        Budget { parts: [(0, 0); PARTS], current: 0, started: None, saved: SAVED, needed: 0.0 }
+        Budget { parts: [(0, 0); PARTS], current: 0, started: None, earned: EXTRA_FLOOR, saved: SAVED, needed: 0.0 }
     }
 
     /// A query goes upstream for the first time.
     pub fn query(&mut self, now: Instant) {
         self.turn(now);
         self.parts[self.current].0 += 1;
+        self.earned = (self.earned + EXTRA_SHARE).min(EXTRA_FLOOR);
         self.saved = (self.saved + EARNED).min(SAVED);
     }
 
@@ -59,7 +66,9 @@ impl Budget {
             self.parts.iter().fold((0u32, 0u32), |(queries, extras), part| (queries + part.0, extras + part.1));
         // The parts cover somewhat more than a second: the oldest one's extras count, its queries do not.
         let queries = queries - self.parts[(self.current + 1) % PARTS].0;
-        if f64::from(extras) + 1.0 > (EXTRA_SHARE * f64::from(queries)).max(EXTRA_FLOOR) {
+        let wanted = f64::from(extras) + 1.0;
+        let of_this_second = wanted <= (EXTRA_SHARE * f64::from(queries)).max(EXTRA_LEAST);
+        if !of_this_second && (wanted > EXTRA_FLOOR || self.earned < 1.0) {
             return false;
         }
         if need == Need::Guess {
@@ -70,6 +79,7 @@ impl Budget {
             }
         }
         self.parts[self.current].1 += 1;
+        self.earned = (self.earned - 1.0).max(-EXTRA_FLOOR);
         true
     }
 

@@ -50,8 +50,8 @@ pub(super) struct Attempt {
     pub first_sent: Instant,
     pub last_sent: Instant,
     pub sends: u8,
-    /// A reply came and was relayed; a second one would show that the repetition had not been needed.
-    pub heard: bool,
+    /// When a reply came that was relayed after a repetition; a second one shows that it was the first's.
+    pub heard: Option<Instant>,
     pub state: AttemptState,
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Server {
     probe_at: Option<Instant>,
     explore_at: Option<Instant>,
     tcp_refused: Option<Instant>,
+    /// Not asked at all: har's own queries come back from it.
+    pub looping: bool,
 }
 
 impl Server {
@@ -61,6 +63,7 @@ impl Server {
             probe_at: None,
             explore_at: None,
             tcp_refused: None,
+            looping: false,
         }
     }
 
@@ -237,7 +240,7 @@ impl Servers {
         let count = servers.len().max(1);
         let first = (tie % count as u64) as usize;
         let preference = |(position, &id): (usize, &ServerId)| {
-            let server = self.get(id)?;
+            let server = self.get(id).filter(|server| !server.looping)?;
             // Those never measured come after the measured ones, in an order that the random number turns.
             let speed = match (fastest, server.rtt) {
                 (false, _) => (0.0, position),

@@ -540,3 +540,30 @@ fn chaos_step(world: &mut World, dice: &mut Dice, limit: usize) {
     }
     world.run(world.now + Duration::from_micros(dice.below(30_000)));
 }
+
+#[test]
+fn rare_queries_are_answered_in_spite_of_loss_within_the_budget() {
+    for (seed, millis) in seeds(4).into_iter().flat_map(|seed| [(seed, 200), (seed, 500), (seed, 3000)]) {
+        let mut world = World::new(seed, false, vec![Upstream { loss: 30, ..upstream(100) }]);
+        for _ in 0..500 {
+            world.ask(false);
+            world.run(world.now + Duration::from_millis(millis));
+        }
+        world.run(world.now + 5 * SECOND);
+        let (p99, failed) = world.latency(0, 500 * millis, 99);
+        println!("30 % loss, one in {millis} ms: p99 {p99} us, {failed} failed, {:.2} sent for each", world.sent());
+        assert_eq!((world.replies.len(), failed), (500, 0), "seed {seed}");
+        assert!(p99 <= 250_000, "seed {seed}, {millis} ms: {p99}");
+        assert!(world.sent() <= 1.7, "{}", world.sent());
+    }
+    // Nobody there: what is sent for each query stays within the share over any run of them.
+    let mut world = World::new(1, false, vec![Upstream { silent: true, ..upstream(100) }]);
+    for _ in 0..100 {
+        world.ask(false);
+        world.run(world.now + Duration::from_millis(500));
+    }
+    assert!(world.sent() <= 2.6, "{}", world.sent());
+    for (second, (asked, sent)) in world.sent_in_second.iter().filter(|(second, _)| **second >= 10) {
+        assert!(*sent as f64 <= 2.5 * *asked as f64 + 1.0, "second {second}: {sent} for {asked}");
+    }
+}

@@ -42,10 +42,12 @@ impl InFlight {
             (true, false) => Explore::Unheard,
             (true, true) => Explore::Everybody,
         };
+        // The living come first: when the one chosen is dead all are, and all are tried.
+        let all_dead = self.is_dead(server);
         for &other in route.servers.iter().filter(|other| **other != server) {
             let Some(record) = self.servers.get_mut(other) else { continue };
             let need = if record.is_dead() { Need::Replacement } else { Need::Guess };
-            if record.copy_due(explore, now) && self.budget.extra(need, now) {
+            if (record.copy_due(explore, now) || all_dead) && self.budget.extra(need, now) {
                 self.transmit(key, other, false, now, random);
             }
         }
@@ -86,7 +88,10 @@ impl InFlight {
         let hope = entry.waiting().any(|attempt| all_dead || !self.is_dead(attempt.server));
         let need = if hope { Need::Guess } else { Need::Replacement };
         let repeatable = entry.attempts.iter().rposition(|attempt| {
-            attempt.state == AttemptState::Waiting && attempt.sends == 1 && matches!(attempt.via, Via::Udp(_))
+            attempt.state == AttemptState::Waiting
+                && attempt.sends == 1
+                && matches!(attempt.via, Via::Udp(_))
+                && self.servers.get(attempt.server).is_some_and(|server| !server.looping)
         });
         let alternative = self.untried(entry, true);
         let reliable = |index: usize| {
@@ -184,16 +189,7 @@ impl InFlight {
         record.counters.queries.fetch_add(1, Relaxed);
         self.books.sent += 1;
         let state = AttemptState::Waiting;
-        entry.attempts.push(Attempt {
-            server,
-            via,
-            id,
-            first_sent: now,
-            last_sent: now,
-            sends: 1,
-            heard: false,
-            state,
-        });
+        entry.attempts.push(Attempt { server, via, id, first_sent: now, last_sent: now, sends: 1, heard: None, state });
         true
     }
 
@@ -220,7 +216,7 @@ impl InFlight {
         let before = *attempt;
         let listens_on = !entry.ghost && !bad && udp && before.sends > 1;
         if listens_on {
-            attempt.heard = true;
+            attempt.heard = Some(now);
         } else {
             attempt.state = AttemptState::Bad;
         }
@@ -254,14 +250,17 @@ impl InFlight {
         let repeated = attempt.sends > 1;
         // After a repetition, a prompt reply most likely answers that one and tells nothing about the first. Any
         // other reply, and the second of two, shows that the first was answered slowly.
-        let likely_lost = repeated && prompt && !attempt.heard;
-        let measured = matches!(attempt.via, Via::Udp(_)) && !likely_lost;
-        let sample = measured.then(|| now.saturating_duration_since(attempt.first_sent));
+        let likely_lost = repeated && prompt && attempt.heard.is_none();
+        // Guessing which one a late reply answers would count the wait as round trip, and lengthen the next wait by it:
+        // where answers are lost and late at once that goes up without end. The second reply settles it.
+        let answered_at = if repeated { attempt.heard } else { Some(now) };
+        let measured = answered_at.filter(|_| matches!(attempt.via, Via::Udp(_)));
+        let sample = measured.map(|at| at.saturating_duration_since(attempt.first_sent));
         server.heard(sample, !bad, now);
         if code == rcode::SERVFAIL {
             server.counters.servfail.fetch_add(1, Relaxed);
         }
-        if attempt.heard {
+        if attempt.heard.is_some() {
             // Takes back the verdict that the first of the two replies led to.
             self.budget.verdict(false);
         }
@@ -405,7 +404,7 @@ impl InFlight {
     /// A ghost's time is over: what it still waited for never came.
     fn bury(&mut self, key: Key, now: Instant) {
         let Some(entry) = self.entries.get(key) else { return };
-        for attempt in entry.waiting().filter(|attempt| !attempt.heard) {
+        for attempt in entry.waiting().filter(|attempt| attempt.heard.is_none()) {
             if let Some(server) = self.servers.get_mut(attempt.server) {
                 server.counters.timeouts.fetch_add(1, Relaxed);
                 server.missed(attempt.last_sent, now);

@@ -24,7 +24,7 @@ pub(super) fn reply(query: &[u8], rcode: u16) -> Vec<u8> {
 
 /// Settings with the usual timeout.
 pub(super) fn with_limits(routes: Vec<Route>, max_forwards: usize) -> Settings {
-    Settings { routes, timeout: Duration::from_secs(4), max_forwards }
+    Settings { routes, timeout: Duration::from_secs(4), max_forwards, looping: Vec::new() }
 }
 
 fn listed(servers: &[u8]) -> Route {
@@ -502,8 +502,27 @@ fn guesses_are_saved_up_and_then_need_proof() {
     // Everything together is bounded by the last second's queries.
     let more = (0..5000).filter(|_| budget.extra(budget::Need::Replacement, now)).count();
     assert_eq!(granted + 2 + more, 1500);
-    let later = now + Duration::from_millis(1200);
-    assert_eq!((0..100).filter(|_| budget.extra(budget::Need::Replacement, later)).count(), 8);
+    // All is used up: one knock a second is left, until queries earn more.
+    let second = |n: u64| now + Duration::from_millis(1200 * n);
+    let extras = |budget: &mut Budget, at| (0..100).filter(|_| budget.extra(budget::Need::Replacement, at)).count();
+    assert_eq!(extras(&mut budget, second(1)), 1);
+    (0..20).for_each(|n| budget.query(second(2 + n)));
+    assert_eq!(extras(&mut budget, second(30)), 8, "saved up by queries that needed none");
+    assert_eq!(extras(&mut budget, second(31)), 1);
+}
+
+#[test]
+fn rare_queries_share_one_account() {
+    let mut budget = Budget::new();
+    let start = Instant::now();
+    // A query every two seconds, and whoever waits wants as much as there is.
+    let mut extras = 0;
+    for n in 0..100 {
+        let at = start + Duration::from_secs(2 * n);
+        budget.query(at);
+        extras += (0..20).filter(|_| budget.extra(budget::Need::Replacement, at)).count();
+    }
+    assert!((100..=158).contains(&extras), "{extras} for 100 queries, eight of them saved from the start");
 }
 
 #[test]
@@ -525,4 +544,30 @@ fn a_server_dies_of_three_misses_in_a_row() {
     assert!(server.is_dead());
     server.heard(None, true, at(2061));
     assert!(!server.is_dead());
+}
+
+#[test]
+fn a_server_that_leads_back_is_not_asked_and_its_record_is_kept() {
+    let mut table = Table::new(vec![listed(&[1, 2])], 10);
+    let sent = table.ask(udp(1), &query(7, "a"), 0);
+    assert_eq!(sent[0].to, 1);
+    let mut settings = with_limits(vec![listed(&[1, 2])], 10);
+    settings.looping = vec![address(1)];
+    table.core.reconfigure(&settings);
+    // What is under way goes on elsewhere, and so does what is new.
+    let again = table.expire(20);
+    assert_eq!(again.iter().map(|sent| sent.to).collect::<Vec<_>>(), [2]);
+    assert_eq!(table.ask(udp(2), &query(8, "b"), 21)[0].to, 2);
+    let counters = table.core.counters();
+    let of_first = &counters.iter().find(|(server, _)| *server == address(1)).unwrap().1;
+    assert!(of_first.looping.load(Ordering::Relaxed) && of_first.queries.load(Ordering::Relaxed) == 1);
+    // Nobody is left: the new fails at once, the old waits for what is out and asks nobody.
+    settings.looping = vec![address(1), address(2)];
+    table.core.reconfigure(&settings);
+    assert!(table.ask(udp(3), &query(9, "c"), 30).is_empty());
+    assert_eq!(table.core.books().failed, 1);
+    assert!((40..1000).step_by(20).all(|at| table.expire(at).is_empty()));
+    settings.looping.clear();
+    table.core.reconfigure(&settings);
+    assert_eq!(table.ask(udp(4), &query(10, "d"), 1001)[0].to, 1);
 }

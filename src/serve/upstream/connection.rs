@@ -1,7 +1,7 @@
 //! One TCP connection to an upstream server: frames out, frames in (RFC 1035 section 4.2.2).
 //!
-//! It promises to hold at most two messages' worth of bytes in, and at most [`MOST_WAITING`] bytes out: a server that does not
-//! read is a server that failed.
+//! It promises to hold at most two messages' worth of bytes in, and at most [`MOST_WAITING`] bytes out: what a server
+//! does not read in time is dropped, as a full queue drops datagrams, and sent again later or elsewhere.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +10,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Bytes that wait for the server to read them: some hundred pipelined queries.
-const MOST_WAITING: usize = 256 * 1024;
+/// Bytes that wait for the server to read them: thousands of usual queries, or eight of the greatest length.
+const MOST_WAITING: usize = 8 * (2 + 65_535);
 /// Input buffer kept between messages; a larger answer's is given back.
 const KEPT: usize = 4096;
 
@@ -52,8 +52,9 @@ impl Connection {
     /// Sends a message, now or when the connection is there.
     pub fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let length = u16::try_from(message.len()).map_err(|_| ErrorKind::InvalidInput)?;
-        if self.output.len() + message.len() > MOST_WAITING {
-            return Err(ErrorKind::BrokenPipe.into());
+        if self.output.len() + 2 + message.len() > MOST_WAITING {
+            // Closing would take the queries of other clients along.
+            return Ok(());
         }
         self.output.extend_from_slice(&length.to_be_bytes());
         self.output.extend_from_slice(message);

@@ -24,7 +24,8 @@ impl Loop {
     fn new(servers: &[SocketAddr]) -> Loop {
         let poll = Poll::new().unwrap();
         let route = Route { servers: servers.to_vec(), fastest: false };
-        let settings = Settings { routes: vec![route], timeout: Duration::from_secs(4), max_forwards: 1000 };
+        let settings =
+            Settings { routes: vec![route], timeout: Duration::from_secs(4), max_forwards: 1000, looping: Vec::new() };
         let registry = poll.registry().try_clone().unwrap();
         let forwarder = Forwarder::new(&settings, None, registry, FIRST_TOKEN);
         Loop { poll, forwarder, replies: Vec::new() }
@@ -164,6 +165,7 @@ fn no_server_is_servfail_at_once_and_no_reply_is_servfail_in_time() {
         routes: vec![Route { servers: vec![address], fastest: false }],
         timeout: Duration::from_millis(200),
         max_forwards: 10,
+        looping: Vec::new(),
     };
     turns.forwarder.reconfigure(&settings, None, Instant::now());
     let start = Instant::now();

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod certificates;
 pub mod daemon;
 pub mod dns;
+pub mod load;
 pub mod namespace;
 pub mod notify;
 pub mod scripted;

@@ -7,6 +7,7 @@
 //! Nothing here opens a socket or looks a name up.
 
 mod check;
+mod databases;
 pub mod defaults;
 mod include;
 mod names;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use crate::dns::HostName;
 use crate::health::{Pace, Policy, Thresholds};
+pub use databases::{Password, PostgresCheck, PostgresRole, PostgresTls, RedisCheck, RedisLogin, RedisRole};
 pub use report::{Problem, Report};
 
 /// A complete configuration.
@@ -48,11 +50,16 @@ impl Config {
     /// Every file that a reload or a check reads again.
     pub fn files(&self) -> Vec<PathBuf> {
         let checks = self.names.iter().flat_map(|name| &name.candidates).flat_map(|candidate| &candidate.checks);
+        let mut files = self.sources.clone();
         let trusts = checks.filter_map(|check| match &check.kind {
             CheckKind::Http(http) => Some(&http.trust),
-            CheckKind::Tcp(_) | CheckKind::None => None,
+            _ => {
+                let (trust, password) = check.database_files();
+                files.extend(password.cloned());
+                trust
+            }
         });
-        let mut files = self.sources.clone();
+        let trusts: Vec<&Trust> = trusts.collect();
         for trust in trusts {
             files.extend(trust.ca_file.clone());
             files.extend(trust.client.iter().flat_map(|(chain, key)| [chain.clone(), key.clone()]));
@@ -231,6 +238,10 @@ pub enum CheckKind {
     Http(HttpCheck),
     /// `tcp`.
     Tcp(TcpCheck),
+    /// `redis`.
+    Redis(RedisCheck),
+    /// `postgres`.
+    Postgres(PostgresCheck),
     /// `none`: always up, latency unknown.
     None,
 }

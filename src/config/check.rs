@@ -11,19 +11,20 @@ use std::time::Duration;
 
 use ureq::http::{HeaderName, HeaderValue, Method};
 
+use super::databases::{Database, read_postgres, read_redis};
 use super::table::{At, Item, Problems, Spot, Table};
 use super::url::{Filling, Url, check_placeholders, final_host, placeholders, without_placeholders};
 use super::{Check, CheckKind, HttpCheck, Target, TcpCheck, Trust, defaults, values};
 
 /// Check types that the contract has and this version does not know yet.
-pub(super) const NOT_YET: [&str; 4] = ["tls", "exec", "redis", "postgres"];
+pub(super) const NOT_YET: [&str; 2] = ["tls", "exec"];
 /// Time limits that can be stated for a check.
 pub(super) const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
 /// What a check may be, for messages.
 const FORMS: &str = r#""http://…", "https://…", "tcp:PORT", "none", a table with a type, or a list of these"#;
 /// The types of the table form, for messages.
-const TYPES: &str = r#""http", "https", "tcp", "none""#;
+const TYPES: &str = r#""http", "https", "tcp", "redis", "postgres", "none""#;
 
 /// A check as it stands in the file, placeholders and all.
 pub(super) struct Definition {
@@ -49,6 +50,8 @@ enum Kind {
     Http(Url, Box<HttpCheck>),
     /// With a template in `send`.
     Tcp(TcpCheck),
+    /// `redis` or `postgres`
+    Database(Database),
     /// `none`
     None,
 }
@@ -147,6 +150,8 @@ fn read_table(item: &Item<'_>, folder: &Path, problems: &mut Problems, definitio
     let read = match kind.value.as_str() {
         Some("http" | "https") => read_http(&mut table, folder, problems),
         Some("tcp") => read_tcp(&mut table, problems),
+        Some("redis") => read_redis(&mut table, folder, problems).map(Kind::Database),
+        Some("postgres") => read_postgres(&mut table, folder, problems).map(Kind::Database),
         Some("none") => Some(Kind::None),
         Some(word) if NOT_YET.contains(&word) => {
             let message = format!("checks of type {word:?} are not supported yet; allowed: {TYPES}");
@@ -224,7 +229,7 @@ fn read_http(table: &mut Table<'_>, folder: &Path, problems: &mut Problems) -> O
 }
 
 /// Reads the keys that every check over TLS has.
-fn read_trust(table: &mut Table<'_>, folder: &Path, problems: &mut Problems) -> Trust {
+pub(super) fn read_trust(table: &mut Table<'_>, folder: &Path, problems: &mut Problems) -> Trust {
     let verify = table.flag(problems, "verify").unwrap_or(defaults::VERIFY);
     let ca_file = file(table, "ca_file", folder, problems);
     let cert = file(table, "client_cert", folder, problems);
@@ -241,7 +246,7 @@ fn read_trust(table: &mut Table<'_>, folder: &Path, problems: &mut Problems) -> 
 }
 
 /// Reads the path of a file that must be readable.
-fn file(table: &mut Table<'_>, name: &'static str, folder: &Path, problems: &mut Problems) -> Option<At<PathBuf>> {
+pub(super) fn file(table: &mut Table<'_>, name: &'static str, folder: &Path, problems: &mut Problems) -> Option<At<PathBuf>> {
     let item = table.take(name)?;
     let text = item.text(problems, "the path of a file")?;
     let path = folder.join(text.value);
@@ -387,7 +392,7 @@ impl Kind {
         let (url, http, tcp) = match self {
             Kind::Http(url, http) => (Some(url), Some(http), None),
             Kind::Tcp(tcp) => (None, None, Some(tcp)),
-            Kind::None => (None, None, None),
+            Kind::Database(_) | Kind::None => (None, None, None),
         };
         let of_url = url.into_iter().flat_map(|url| [url.host.as_deref(), Some(url.path.as_str())]).flatten();
         let of_http = http
@@ -406,6 +411,8 @@ pub(super) struct For<'a> {
     pub host: &'a Target,
     /// The candidate as text.
     pub host_text: &'a str,
+    /// The port that discovery found.
+    pub port: Option<u16>,
 }
 
 impl Definition {
@@ -418,6 +425,7 @@ impl Definition {
         }
         let kind = match &self.kind {
             Kind::None => CheckKind::None,
+            Kind::Database(database) => database.build(of.host_text, of.port),
             Kind::Tcp(tcp) => {
                 let filling = Filling::new(of.host_text, of.host, of.name, tcp.port);
                 let send = tcp.send.as_deref().map(|text| filling.fill(text));
@@ -481,6 +489,8 @@ impl Check {
     fn write_definition(&self, words: &mut String) -> fmt::Result {
         match &self.kind {
             CheckKind::None => words.push_str("none"),
+            CheckKind::Redis(redis) => redis.write_definition(words)?,
+            CheckKind::Postgres(postgres) => postgres.write_definition(words)?,
             CheckKind::Tcp(tcp) => {
                 write!(words, "tcp:{}", tcp.port)?;
                 if let Some(send) = &tcp.send {

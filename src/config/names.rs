@@ -398,7 +398,7 @@ impl Candidates<'_> {
             return Vec::new();
         };
         let host_text = host.to_string();
-        let of = For { name: self.name, host, host_text: &host_text };
+        let of = For { name: self.name, host, host_text: &host_text, port: None };
         definitions
             .iter()
             .filter_map(|definition| {

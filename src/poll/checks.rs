@@ -13,6 +13,8 @@ use crate::config::{Check, CheckKind};
 use crate::health::{CheckResult, Outcome};
 use crate::poll::connect::{Failure, Limit, bare};
 use crate::poll::http::HttpRunner;
+use crate::poll::postgres::PostgresRunner;
+use crate::poll::redis::RedisRunner;
 use crate::poll::tcp::TcpRunner;
 use crate::poll::trust::SystemRoots;
 
@@ -26,6 +28,8 @@ pub struct Runner {
 enum Kind {
     Http(Box<HttpRunner>),
     Tcp(TcpRunner),
+    Redis(Box<RedisRunner>),
+    Postgres(Box<PostgresRunner>),
     /// `none`: nothing is done and all is well.
     None,
     /// What it needs could not be had; the text says why.
@@ -72,6 +76,10 @@ impl Runner {
         let kind = match &check.kind {
             CheckKind::Http(http) => Kind::Http(Box::new(HttpRunner::new(http, roots).map_err(Unprepared)?)),
             CheckKind::Tcp(tcp) => Kind::Tcp(TcpRunner::new(tcp).map_err(Unprepared)?),
+            CheckKind::Redis(redis) => Kind::Redis(Box::new(RedisRunner::new(redis, roots).map_err(Unprepared)?)),
+            CheckKind::Postgres(postgres) => {
+                Kind::Postgres(Box::new(PostgresRunner::new(postgres, roots).map_err(Unprepared)?))
+            }
             CheckKind::None => Kind::None,
         };
         let target = Target { address: check.address, source: check.source };
@@ -93,6 +101,8 @@ impl Runner {
         match &self.kind {
             Kind::Http(http) => http.run(route, limit),
             Kind::Tcp(tcp) => tcp.run(route, limit),
+            Kind::Redis(redis) => redis.run(route, limit),
+            Kind::Postgres(postgres) => postgres.run(route, limit),
             Kind::None => bare(Outcome::Ok, Duration::ZERO),
             Kind::Unprepared(why) => Failure::heard(Outcome::LocalError, why.as_str()).into_result(Duration::ZERO),
         }

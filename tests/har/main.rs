@@ -5,6 +5,8 @@
 
 mod answers;
 mod candidates;
+mod checks_postgres;
+mod checks_redis;
 mod cold;
 mod config;
 mod demo;
@@ -19,6 +21,7 @@ mod project;
 mod regression;
 mod reload;
 mod restart;
+mod servers;
 mod sockets;
 mod state;
 mod stop;

@@ -42,6 +42,13 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for `name` and its key, as text in PEM.
+    pub fn pem(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        (params.signed_by(&key, &self.issuer).expect("a signature").pem(), key.serialize_pem())
+    }
+
     fn sign(&self, params: CertificateParams) -> Arc<ServerConfig> {
         let key = KeyPair::generate().expect("a key");
         let certificate: CertificateDer<'static> = params.signed_by(&key, &self.issuer).expect("a signature").into();

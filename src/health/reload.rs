@@ -128,6 +128,7 @@ impl Roster {
         family.last_good = record.last_good.clone();
         family.since = record.since;
         family.reason = record.reason.clone();
+        family.conflict.settle();
         let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
         let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
         if !record.addresses.is_empty() {

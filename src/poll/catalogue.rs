@@ -116,6 +116,7 @@ impl Catalogue {
             definition: Arc::clone(&entry.definition),
             is_none: check.kind == CheckKind::None,
             own_address: check.address.is_none(),
+            exclusive: check.wants_the_one(),
         }
     }
 }

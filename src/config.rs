@@ -9,6 +9,7 @@
 mod check;
 mod databases;
 pub mod defaults;
+mod discover;
 mod include;
 mod names;
 mod raw;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use crate::dns::HostName;
 use crate::health::{Pace, Policy, Thresholds};
 pub use databases::{Password, PostgresCheck, PostgresRole, PostgresTls, RedisCheck, RedisLogin, RedisRole};
+pub use discover::{Discover, Sentinels, Source, Template};
 pub use report::{Problem, Report};
 
 /// A complete configuration.
@@ -59,7 +61,17 @@ impl Config {
                 trust
             }
         });
-        let trusts: Vec<&Trust> = trusts.collect();
+        let mut trusts: Vec<&Trust> = trusts.collect();
+        for discover in self.names.iter().filter_map(|name| name.discover.as_ref()) {
+            let logins = match &discover.source {
+                Source::Sentinel(sentinels) => [Some(sentinels.login.clone()), discover.template.redis_login()],
+                Source::Srv(_) => [None, discover.template.redis_login()],
+            };
+            files.extend(logins.iter().flatten().filter_map(|login| login.files().1.cloned()));
+            if let Source::Sentinel(sentinels) = &discover.source {
+                trusts.extend(sentinels.login.tls.as_ref());
+            }
+        }
         for trust in trusts {
             files.extend(trust.ca_file.clone());
             files.extend(trust.client.iter().flat_map(|(chain, key)| [chain.clone(), key.clone()]));
@@ -150,8 +162,10 @@ pub struct Name {
     pub thresholds: Thresholds,
     /// How often they are checked.
     pub pace: Pace,
-    /// In the order of the file. Never empty until discovery is supported.
+    /// In the order of the file, then what was found. Never empty without `discover`.
     pub candidates: Vec<Candidate>,
+    /// How more candidates are found.
+    pub discover: Option<Discover>,
     /// Used when `when_all_down = "fallback"`.
     pub fallback: Vec<Target>,
     /// TTL of the answers, seconds (0..=86400).

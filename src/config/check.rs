@@ -12,6 +12,7 @@ use std::time::Duration;
 use ureq::http::{HeaderName, HeaderValue, Method};
 
 use super::databases::{Database, read_postgres, read_redis};
+use super::discover::tcp_port;
 use super::table::{At, Item, Problems, Spot, Table};
 use super::url::{Filling, Url, check_placeholders, final_host, placeholders, without_placeholders};
 use super::{Check, CheckKind, HttpCheck, Target, TcpCheck, Trust, defaults, values};
@@ -246,7 +247,12 @@ pub(super) fn read_trust(table: &mut Table<'_>, folder: &Path, problems: &mut Pr
 }
 
 /// Reads the path of a file that must be readable.
-pub(super) fn file(table: &mut Table<'_>, name: &'static str, folder: &Path, problems: &mut Problems) -> Option<At<PathBuf>> {
+pub(super) fn file(
+    table: &mut Table<'_>,
+    name: &'static str,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Option<At<PathBuf>> {
     let item = table.take(name)?;
     let text = item.text(problems, "the path of a file")?;
     let path = folder.join(text.value);
@@ -355,8 +361,8 @@ fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> Option<Kind> {
     });
     let expect = pattern(table, "expect", problems);
     let Some(port) = port else {
-        problems.error(table.spot, table.key, "port is missing; a check of type \"tcp\" needs one");
-        return None;
+        // Discovery may find one; without any, `build` says so.
+        return Some(Kind::Tcp(TcpCheck { port: 0, send, expect }));
     };
     match super::table::integer(port.value).and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0) {
         Some(port) => Some(Kind::Tcp(TcpCheck { port, send, expect })),
@@ -427,11 +433,16 @@ impl Definition {
             Kind::None => CheckKind::None,
             Kind::Database(database) => database.build(of.host_text, of.port),
             Kind::Tcp(tcp) => {
-                let filling = Filling::new(of.host_text, of.host, of.name, tcp.port);
+                let Some(port) = tcp_port(tcp, of) else {
+                    problems.error(self.spot, &self.key, "port is missing; a check of type \"tcp\" needs one");
+                    return None;
+                };
+                let filling = Filling::new(of.host_text, of.host, of.name, port);
                 let send = tcp.send.as_deref().map(|text| filling.fill(text));
-                CheckKind::Tcp(TcpCheck { port: tcp.port, send, expect: tcp.expect.clone() })
+                CheckKind::Tcp(TcpCheck { port, send, expect: tcp.expect.clone() })
             }
             Kind::Http(url, http) => {
+                let url = &url.at_port(of.port);
                 let host = match url.host.as_deref() {
                     Some("{host}") => Some(of.host_text.to_owned()),
                     Some(template) if template.contains('{') => {

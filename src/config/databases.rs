@@ -26,6 +26,23 @@ pub enum Password {
     File(PathBuf),
 }
 
+impl Password {
+    /// The file it is in.
+    fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Password::File(path) => Some(path),
+            Password::Text(_) => None,
+        }
+    }
+}
+
+impl RedisLogin {
+    /// The trust of its TLS, and the file of its password.
+    pub(super) fn files(&self) -> (Option<&Trust>, Option<&PathBuf>) {
+        (self.tls.as_ref(), self.password.as_ref().and_then(Password::file))
+    }
+}
+
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -302,15 +319,12 @@ impl super::Check {
 
     /// The trust of its TLS, and the file of its password, for who must be able to read them.
     pub(super) fn database_files(&self) -> (Option<&Trust>, Option<&PathBuf>) {
-        let (trust, password) = match &self.kind {
-            super::CheckKind::Redis(redis) => (redis.login.tls.as_ref(), &redis.login.password),
-            super::CheckKind::Postgres(postgres) => (Some(&postgres.trust), &postgres.password),
-            _ => (None, &None),
-        };
-        let path = password.as_ref().and_then(|password| match password {
-            Password::File(path) => Some(path),
-            Password::Text(_) => None,
-        });
-        (trust, path)
+        match &self.kind {
+            super::CheckKind::Redis(redis) => redis.login.files(),
+            super::CheckKind::Postgres(postgres) => {
+                (Some(&postgres.trust), postgres.password.as_ref().and_then(Password::file))
+            }
+            _ => (None, None),
+        }
     }
 }

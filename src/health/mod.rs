@@ -11,6 +11,7 @@
 
 mod conflict;
 pub mod decide;
+pub mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod hash;

@@ -60,6 +60,8 @@ pub struct Roster {
     timers: BTreeSet<(Time, Timer)>,
     overrides_set: bool,
     round_done: bool,
+    /// Names whose candidates have not been found yet, and may be any moment.
+    pub(super) discovering: BTreeSet<Arc<str>>,
 }
 
 /// A configured name.
@@ -389,7 +391,8 @@ impl Roster {
                 let resolved = name.hosts().all(|host| {
                     self.lookups.get(host).is_some_and(|entry| entry.finished || !entry.addresses.is_empty())
                 });
-                resolved && name.endpoints.iter().all(|endpoint| endpoint.health.state != State::Unknown)
+                let found = !self.discovering.contains(&name.spec.name);
+                found && resolved && name.endpoints.iter().all(|endpoint| endpoint.health.state != State::Unknown)
             });
         self.round_done
     }

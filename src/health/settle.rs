@@ -244,7 +244,8 @@ impl Roster {
         let passed = name.endpoints.iter().any(|e| e.health.state == State::Up || e.effect.forced);
         let resolved = name.hosts().all(|host| self.lookups.get(host).is_some_and(|entry| entry.finished));
         let heard = name.endpoints.iter().all(|e| e.health.state != State::Unknown);
-        let cold = name.cold && !passed && !(resolved && heard);
+        let found = !self.discovering.contains(&name.spec.name);
+        let cold = name.cold && !passed && !(found && resolved && heard);
         self.names[index].cold = cold;
         cold
     }

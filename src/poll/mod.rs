@@ -8,6 +8,7 @@
 pub mod catalogue;
 pub mod checks;
 mod connect;
+pub mod discovery;
 mod http;
 mod http_connector;
 pub mod jobs;
@@ -15,6 +16,7 @@ mod ledger;
 pub mod lookup;
 mod postgres;
 mod redis;
+pub mod refit;
 pub mod resolv_conf;
 mod secure;
 mod tally;
@@ -39,6 +41,7 @@ use crate::store::{Batch, Stored, Writer};
 use catalogue::Catalogue;
 use jobs::{Crew, Done, Loaded};
 use ledger::Ledger;
+use refit::Searches;
 use tally::Tally;
 
 /// Between two looks at what does not announce itself: the clock, the list of servers, the counters.
@@ -152,6 +155,8 @@ pub struct Poller {
     store_trouble: Option<String>,
     /// This host slept.
     suspend: SuspendWatch,
+    /// Candidates that are looked for.
+    searches: Searches,
 }
 
 impl Poller {
@@ -159,9 +164,18 @@ impl Poller {
     pub fn new(setup: Setup) -> (Poller, Vec<NameAnswer>, Vec<SocketAddr>) {
         let now = setup.clock.now();
         let mut catalogue = Catalogue::default();
+        let mut setup = setup;
+        let known = refit::stored(&setup.config, &setup.stored);
+        refit::fill(Arc::make_mut(&mut setup.config), &known);
         let compiled = catalogue.compile(&setup.config);
+        let mut searches = Searches::default();
+        searches.configure(compiled.finders, now);
+        for (name, (_, found)) in known {
+            searches.discoveries.seed(&name, found);
+        }
         let mut roster = Roster::new(&setup.machine_id);
         roster.configure(compiled.specs, now);
+        roster.set_discovering(searches.discoveries.unfinished());
         roster.restore(&setup.stored.endpoints, &setup.stored.answers, now);
         roster.set_overrides(setup.stored.overrides.clone(), now);
         let crew = Crew::new(setup.inbox.clone(), &setup.config, setup.listeners.clone());
@@ -184,6 +198,7 @@ impl Poller {
             reloading: false,
             store_trouble: None,
             suspend: SuspendWatch::new(),
+            searches,
         };
         for problem in compiled.problems {
             warn!("{problem}");
@@ -217,7 +232,8 @@ impl Poller {
     /// How long nothing is due, if nobody writes.
     fn until_due(&self) -> Duration {
         let now = self.clock.now();
-        let due = self.roster.next_due().unwrap_or(self.next_housekeeping).min(self.next_housekeeping);
+        let dues = [self.roster.next_due(), self.searches.next_due()];
+        let due = dues.into_iter().flatten().fold(self.next_housekeeping, Time::min);
         due.since(now)
     }
 
@@ -241,6 +257,11 @@ impl Poller {
                 self.roster.apply_drain_text(&record, strings, ttl, now);
                 self.heard_from_upstream(beyond_loopback, now);
             }
+            Message::Done(Done::Searched { name, source, result, beyond_loopback }) => {
+                self.searched(&name, &source, result, now);
+                self.heard_from_upstream(beyond_loopback, now);
+            }
+            Message::Done(Done::Refitted(refit)) => self.refit(*refit, now),
             Message::Done(Done::Followed { follower, changed }) => {
                 if self.crew.followed(follower, changed) {
                     self.new_servers(now);
@@ -269,6 +290,9 @@ impl Poller {
             let answer = self.name_answer(&decision);
             (self.link.publish)(Publication::Answer { name: decision.name as u32, answer });
         }
+        if std::mem::take(&mut self.searches.changed) {
+            self.write_everything(now);
+        }
         self.report_ready(now);
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &mut batch);
@@ -282,6 +306,7 @@ impl Poller {
     }
 
     fn hand_out(&mut self, now: Time) {
+        self.search(now);
         for job in self.roster.next_lookups(now, self.crew.free_lookups()) {
             self.crew.look_up(job);
         }
@@ -296,6 +321,7 @@ impl Poller {
             info!("this host was suspended for {slept:.0?}: everything is checked at once");
             (self.link.publish)(Publication::Renew);
             self.roster.check_everything(now);
+            self.searches.discoveries.hasten_all(now);
         }
         self.crew.follow();
         self.count(batch, now);
@@ -362,13 +388,14 @@ impl Poller {
         info!("upstream servers: {}", shown.join(", "));
         (self.link.publish)(Publication::Servers(servers));
         self.roster.check_everything(now);
+        self.searches.discoveries.hasten_all(now);
     }
 
     /// Has the configuration read again, off this thread.
     fn reload(&mut self) {
         if !self.reloading {
             self.reloading = true;
-            self.crew.load(&self.config, self.catalogue.clone());
+            self.crew.load(&self.config, self.catalogue.clone(), self.searches.known());
         }
     }
 
@@ -392,6 +419,9 @@ impl Poller {
         self.config = Arc::new(fresh.config);
         self.catalogue = fresh.catalogue;
         self.roster.configure(fresh.compiled.specs, now);
+        self.searches.configure(fresh.compiled.finders, now);
+        self.roster.set_discovering(self.searches.discoveries.unfinished());
+        self.catch_up(&fresh.known);
         self.crew.configure(&self.config, fresh.follower);
         self.writer.set_history(self.config.server.history);
         self.ledger.configure(&self.config);

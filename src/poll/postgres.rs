@@ -70,10 +70,14 @@ impl PostgresRunner {
     fn attempt(&self, route: Route, limit: Limit, times: &mut Times) -> Result<(), Failure> {
         let stream = Stream::open(SocketAddr::new(route.to, self.check.port), route.source, limit, times)?;
         let stream = self.secure(stream, limit)?;
-        let mut session = Session { stream, limit, times, buffer: BytesMut::new(), password: self.password.as_deref() };
+        let (buffer, password) = (BytesMut::new(), self.password.as_deref());
+        let mut session = Session { stream, limit, times, buffer, password, logged_in: false };
         let outcome = self.converse(&mut session);
         let mut farewell = BytesMut::new();
-        frontend::terminate(&mut farewell);
+        // In the middle of a login the message would be an error in the server's log, and silence is none.
+        if session.logged_in {
+            frontend::terminate(&mut farewell);
+        }
         session.stream.farewell(&farewell);
         outcome
     }
@@ -107,6 +111,7 @@ impl PostgresRunner {
         ];
         session.send(LOGIN, |buffer| frontend::startup_message(parameters, buffer))?;
         self.log_in(session, LOGIN)?;
+        session.logged_in = true;
         session.until_ready(LOGIN)?;
         const ASK: &str = "the query";
         session.send(ASK, |buffer| frontend::query(QUERY, buffer))?;
@@ -130,9 +135,13 @@ impl PostgresRunner {
                 session.send(step, |buffer| frontend::password_message(hash.as_bytes(), buffer))?;
             }
             Message::AuthenticationSasl(body) => {
-                let offered: Vec<String> = body.mechanisms().map(|name| Ok(name.to_owned())).collect().unwrap_or_default();
+                let offered: Vec<String> =
+                    body.mechanisms().map(|name| Ok(name.to_owned())).collect().unwrap_or_default();
                 if !offered.iter().any(|name| name == SCRAM_SHA_256) {
-                    return Err(refused(step, &format!("the server offers {}, not {SCRAM_SHA_256}", offered.join(", "))));
+                    return Err(refused(
+                        step,
+                        &format!("the server offers {}, not {SCRAM_SHA_256}", offered.join(", ")),
+                    ));
                 }
                 scram(session, step, password()?)?;
             }
@@ -208,14 +217,11 @@ struct Session<'a> {
     times: &'a mut Times,
     buffer: BytesMut,
     password: Option<&'a str>,
+    logged_in: bool,
 }
 
 impl Session<'_> {
-    fn send(
-        &mut self,
-        step: &str,
-        write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
-    ) -> Result<(), Failure> {
+    fn send(&mut self, step: &str, write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>) -> Result<(), Failure> {
         let mut message = BytesMut::new();
         write(&mut message).map_err(|_| refused(step, "a name or a password cannot be put into a message"))?;
         let sent = self.stream.write_all(&message).and_then(|()| self.stream.flush());

@@ -233,7 +233,9 @@ impl<'a> Session<'a> {
             "*" => match usize::try_from(number()?) {
                 Err(_) => Ok(Reply::Nil),
                 Ok(count) if count > MAX_ELEMENTS || depth >= MAX_DEPTH => Err(garbled("a reply of this size")),
-                Ok(count) => (0..count).map(|_| self.reply(step, depth + 1)).collect::<Result<_, _>>().map(Reply::Array),
+                Ok(count) => {
+                    (0..count).map(|_| self.reply(step, depth + 1)).collect::<Result<_, _>>().map(Reply::Array)
+                }
             },
             _ => Err(garbled("not the protocol of Redis")),
         }

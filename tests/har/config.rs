@@ -72,9 +72,8 @@ fn every_problem_is_named_with_its_place_in_one_go() {
 #[test]
 fn what_does_not_exist_yet_is_refused_and_not_ignored() {
     for (what, line) in [
-        ("redis", "check = { type = \"redis\" }\ncandidates = [\"192.0.2.7\"]"),
-        ("postgres", "check = { type = \"postgres\" }\ncandidates = [\"192.0.2.7\"]"),
-        ("discover", "check = \"none\"\ndiscover = { type = \"srv\", record = \"_http._tcp.example.com\" }"),
+        ("tls", "check = { type = \"tls\", port = 443 }\ncandidates = [\"192.0.2.7\"]"),
+        ("exec", "check = { type = \"exec\", command = [\"true\"] }\ncandidates = [\"192.0.2.7\"]"),
     ] {
         let har = with_config(&format!("[names.\"api.example\"]\n{line}\n"));
         let (code, stdout, stderr) = run(&mut har.tool("check-config"));

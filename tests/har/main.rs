@@ -10,6 +10,7 @@ mod checks_redis;
 mod cold;
 mod config;
 mod demo;
+mod discover;
 mod failover;
 mod forward;
 mod harness;

@@ -102,7 +102,12 @@ fn new_folder() -> TempDir {
 /// A Redis with these further lines of configuration.
 #[track_caller]
 pub fn redis(address: &str, port: u16, lines: &str) -> Server {
-    redis_like(address, port, &format!("port {port}\nsave \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{lines}\n"), &[])
+    redis_like(
+        address,
+        port,
+        &format!("port {port}\nsave \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{lines}\n"),
+        &[],
+    )
 }
 
 /// A Redis over TLS alone, with certificate and key in its folder.
@@ -120,7 +125,8 @@ pub fn redis_tls(address: &str, port: u16, (certificate, key): (String, String))
 pub fn sentinel(address: &str, port: u16, master: SocketAddr, quorum: usize) -> Server {
     let lines = format!(
         "port {port}\nsentinel monitor mymaster {} {} {quorum}\nsentinel down-after-milliseconds mymaster 500\n\
-         sentinel failover-timeout mymaster 3000\nsentinel announce-ip {address}\n",
+         sentinel failover-timeout mymaster 3000\nsentinel announce-ip {address}\nrequirepass s3cret-sentinel\n\
+         sentinel sentinel-pass s3cret-sentinel\nsentinel auth-pass mymaster s3cret-redis\n",
         master.ip(),
         master.port()
     );
@@ -148,15 +154,14 @@ fn redis_like(address: &str, port: u16, lines: &str, files: &[(&str, &str)]) -> 
     server
 }
 
-/// Sends one command to a Redis and returns the first line of the reply.
-pub fn redis_say(server: SocketAddr, command: &str) -> String {
+/// Sends commands to a Redis and returns the first line of the last reply, the others being one line each.
+pub fn redis_say(server: SocketAddr, commands: &[&str]) -> String {
     use std::io::{BufRead, BufReader, Write};
     let Ok(mut stream) = TcpStream::connect(server) else { return String::new() };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-    let mut line = String::new();
-    let _ = stream.write_all(format!("{command}\r\n").as_bytes());
-    let _ = BufReader::new(stream).read_line(&mut line);
-    line.trim_end().to_owned()
+    let _ = stream.write_all(format!("{}\r\n", commands.join("\r\n")).as_bytes());
+    let line = BufReader::new(stream).lines().map_while(Result::ok).nth(commands.len() - 1);
+    line.unwrap_or_default()
 }
 
 /// A program of PostgreSQL's server, which Debian keeps out of the usual folders.
@@ -268,7 +273,8 @@ fn try_sql(server: &Server, statement: &str) -> Option<String> {
 /// Replaces the file that says who may log in how, before the start.
 pub fn write_hba(folder: &Path, lines: &str) {
     let path = folder.join("data/pg_hba.conf");
-    fs::write(&path, format!("local all postgres trust\nlocal replication postgres trust\n{lines}")).expect("own folder");
+    fs::write(&path, format!("local all postgres trust\nlocal replication postgres trust\n{lines}"))
+        .expect("own folder");
     give(&path);
 }
 

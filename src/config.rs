@@ -245,7 +245,6 @@ pub struct Check {
 }
 
 /// The kinds of checks and their keys.
-#[expect(clippy::large_enum_variant, reason = "most checks are of the large kind; a box would only add an allocation")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CheckKind {
     /// `http` and `https`.

@@ -418,3 +418,6 @@ fn longest_interval(specs: &[NameSpec]) -> Duration {
     });
     intervals.max().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,13 @@ mod check;
 mod databases;
 pub mod defaults;
 mod discover;
+mod exec;
 mod include;
 mod names;
 mod raw;
 pub mod report;
 mod table;
+mod tls;
 mod url;
 pub mod values;
 
@@ -29,7 +31,9 @@ use crate::dns::HostName;
 use crate::health::{Pace, Policy, Thresholds};
 pub use databases::{Password, PostgresCheck, PostgresRole, PostgresTls, RedisCheck, RedisLogin, RedisRole};
 pub use discover::{Discover, Sentinels, Source, Template};
+pub use exec::ExecCheck;
 pub use report::{Problem, Report};
+pub use tls::TlsCheck;
 
 /// A complete configuration.
 #[derive(Clone, Debug)]
@@ -55,6 +59,7 @@ impl Config {
         let mut files = self.sources.clone();
         let trusts = checks.filter_map(|check| match &check.kind {
             CheckKind::Http(http) => Some(&http.trust),
+            CheckKind::Tls(tls) => Some(&tls.trust),
             _ => {
                 let (trust, password) = check.database_files();
                 files.extend(password.cloned());
@@ -255,6 +260,10 @@ pub enum CheckKind {
     Redis(RedisCheck),
     /// `postgres`.
     Postgres(PostgresCheck),
+    /// `tls`.
+    Tls(TlsCheck),
+    /// `exec`.
+    Exec(ExecCheck),
     /// `none`: always up, latency unknown.
     None,
 }

@@ -1,6 +1,6 @@
 //! The forms a check can have in the file, and the check of one candidate made from them.
 //!
-//! [`read`] takes the short form (`http://…`, `https://…`, `tcp:PORT`, `none`), the table form or a list of
+//! [`read`] takes the short form (`http://…`, `https://…`, `tcp:PORT`, `tls:PORT`, `none`), the table form or a list of
 //! either; [`Definition::build`] fills the placeholders in for a candidate. Secrets that a check holds appear
 //! neither in its [`Check::definition`] nor in its `Debug` form.
 
@@ -15,17 +15,16 @@ use super::databases::{Database, read_postgres, read_redis};
 use super::discover::tcp_port;
 use super::table::{At, Item, Problems, Spot, Table};
 use super::url::{Filling, Url, check_placeholders, final_host, placeholders, without_placeholders};
-use super::{Check, CheckKind, HttpCheck, Target, TcpCheck, Trust, defaults, values};
+use super::{Check, CheckKind, ExecCheck, HttpCheck, Target, TcpCheck, TlsCheck, Trust, defaults, values};
 
-/// Check types that the contract has and this version does not know yet.
-pub(super) const NOT_YET: [&str; 2] = ["tls", "exec"];
 /// Time limits that can be stated for a check.
 pub(super) const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
 /// What a check may be, for messages.
-const FORMS: &str = r#""http://…", "https://…", "tcp:PORT", "none", a table with a type, or a list of these"#;
+const FORMS: &str =
+    r#""http://…", "https://…", "tcp:PORT", "tls:PORT", "none", a table with a type, or a list of these"#;
 /// The types of the table form, for messages.
-const TYPES: &str = r#""http", "https", "tcp", "redis", "postgres", "none""#;
+const TYPES: &str = r#""http", "https", "tcp", "tls", "exec", "redis", "postgres", "none""#;
 
 /// A check as it stands in the file, placeholders and all.
 pub(super) struct Definition {
@@ -53,6 +52,10 @@ enum Kind {
     Tcp(TcpCheck),
     /// `redis` or `postgres`
     Database(Database),
+    /// With a template in `server_name`.
+    Tls(TlsCheck),
+    /// With templates in `command`.
+    Exec(ExecCheck),
     /// `none`
     None,
 }
@@ -102,17 +105,16 @@ fn read_short(text: &str, item: &Item<'_>, problems: &mut Problems) -> Option<Ki
     if text == "none" {
         return Some(Kind::None);
     }
-    if let Some(port) = text.strip_prefix("tcp:") {
+    if let Some((kind @ ("tcp" | "tls"), port)) = text.split_once(':') {
         let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
         let Some(port) = port.filter(|&port: &u16| port > 0) else {
-            item.wrong(problems, "tcp:PORT with a port from 1 to 65535");
+            item.wrong(problems, format_args!("{kind}:PORT with a port from 1 to 65535"));
             return None;
         };
-        return Some(Kind::Tcp(TcpCheck { port, send: None, expect: None }));
-    }
-    if let Some(kind) = text.split(':').next().filter(|kind| NOT_YET.contains(kind)) {
-        problems.error(item.spot, item.key, format!("checks of type {kind:?} are not supported yet; allowed: {FORMS}"));
-        return None;
+        return Some(match kind {
+            "tls" => Kind::Tls(TlsCheck::new(port)),
+            _ => Kind::Tcp(TcpCheck { port, send: None, expect: None }),
+        });
     }
     if !text.contains("://") {
         item.wrong(problems, FORMS);
@@ -153,12 +155,13 @@ fn read_table(item: &Item<'_>, folder: &Path, problems: &mut Problems, definitio
         Some("tcp") => read_tcp(&mut table, problems),
         Some("redis") => read_redis(&mut table, folder, problems).map(Kind::Database),
         Some("postgres") => read_postgres(&mut table, folder, problems).map(Kind::Database),
-        Some("none") => Some(Kind::None),
-        Some(word) if NOT_YET.contains(&word) => {
-            let message = format!("checks of type {word:?} are not supported yet; allowed: {TYPES}");
-            problems.error(kind.spot, kind.key, message);
-            return None;
+        Some("tls") => TlsCheck::read(&mut table, folder, problems).map(Kind::Tls),
+        Some("exec") if definition.source.is_some() => {
+            problems.error(table.spot, table.key, "source means nothing here: a command connects by itself");
+            None
         }
+        Some("exec") => ExecCheck::read(&mut table, folder, problems).map(Kind::Exec),
+        Some("none") => Some(Kind::None),
         _ => {
             kind.wrong(problems, TYPES);
             return None;
@@ -261,7 +264,7 @@ pub(super) fn file(
 }
 
 /// Reads a pattern that must compile.
-fn pattern(table: &mut Table<'_>, name: &'static str, problems: &mut Problems) -> Option<String> {
+pub(super) fn pattern(table: &mut Table<'_>, name: &'static str, problems: &mut Problems) -> Option<String> {
     let item = table.take(name)?;
     let text = item.text(problems, "a regular expression")?;
     problems.pattern(&text, &item.key).then(|| text.value.to_owned())
@@ -329,7 +332,7 @@ fn read_headers(item: &Item<'_>, problems: &mut Problems) -> Vec<(String, String
         } else if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name.value)) {
             problems.error(name.spot, item.key, "this header is given twice (letter case does not count)");
         } else if template(&item, value, problems) {
-            if is_secret_header(name.value) {
+            if values::is_secret_header(name.value) {
                 problems.secret(item.spot, item.key);
             }
             headers.push((name.value.to_owned(), value.to_owned()));
@@ -338,17 +341,14 @@ fn read_headers(item: &Item<'_>, problems: &mut Problems) -> Vec<(String, String
     headers
 }
 
-/// Whether a header is likely to carry a secret.
-fn is_secret_header(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key", "auth"]
-        .iter()
-        .any(|word| name.contains(word))
-}
-
 /// Reads the keys of a `tcp` check.
 fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> Option<Kind> {
-    let port = table.take("port");
+    // Without one, discovery may find it; where it does not, `build` says so.
+    let port = if table.is_there("port") {
+        port(table, "tcp", problems)
+    } else {
+        table.take("port").map_or(Some(0), |_| None)
+    };
     let send = table.take("send").and_then(|item| {
         let text = item.text(problems, "a text to send")?;
         match check_placeholders(text.value) {
@@ -360,17 +360,21 @@ fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> Option<Kind> {
         }
     });
     let expect = pattern(table, "expect", problems);
-    let Some(port) = port else {
-        // Discovery may find one; without any, `build` says so.
-        return Some(Kind::Tcp(TcpCheck { port: 0, send, expect }));
-    };
-    match super::table::integer(port.value).and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0) {
-        Some(port) => Some(Kind::Tcp(TcpCheck { port, send, expect })),
-        None => {
+    Some(Kind::Tcp(TcpCheck { port: port?, send, expect }))
+}
+
+/// Reads the port that a check of this type cannot do without.
+pub(super) fn port(table: &mut Table<'_>, kind: &str, problems: &mut Problems) -> Option<u16> {
+    if let Some(port) = table.take("port") {
+        let number = super::table::integer(port.value).and_then(|port| u16::try_from(port).ok());
+        let number = number.filter(|&port| port > 0);
+        if number.is_none() {
             port.wrong(problems, "a whole number from 1 to 65535");
-            None
         }
+        return number;
     }
+    problems.error(table.spot, table.key, format!("port is missing; a check of type {kind:?} needs one"));
+    None
 }
 
 /// An `http` check with every default and an empty URL.
@@ -395,16 +399,18 @@ fn empty_http() -> HttpCheck {
 impl Kind {
     /// Every text that may hold placeholders.
     fn templates(&self) -> impl Iterator<Item = &str> {
-        let (url, http, tcp) = match self {
-            Kind::Http(url, http) => (Some(url), Some(http), None),
-            Kind::Tcp(tcp) => (None, None, Some(tcp)),
-            Kind::Database(_) | Kind::None => (None, None, None),
+        let (url, http, others) = match self {
+            Kind::Http(url, http) => (Some(url), Some(http), Vec::new()),
+            Kind::Tcp(tcp) => (None, None, tcp.send.as_deref().into_iter().collect()),
+            Kind::Tls(tls) => (None, None, tls.server_name.as_deref().into_iter().collect()),
+            Kind::Exec(exec) => (None, None, exec.command.iter().map(String::as_str).collect()),
+            Kind::Database(_) | Kind::None => (None, None, Vec::new()),
         };
         let of_url = url.into_iter().flat_map(|url| [url.host.as_deref(), Some(url.path.as_str())]).flatten();
         let of_http = http
             .into_iter()
             .flat_map(|http| http.headers.iter().map(|(_, value)| value.as_str()).chain(http.host_header.as_deref()));
-        of_url.chain(of_http).chain(tcp.and_then(|tcp| tcp.send.as_deref()))
+        of_url.chain(of_http).chain(others)
     }
 }
 
@@ -429,39 +435,33 @@ impl Definition {
             problems.error(self.spot, &self.key, message);
             return None;
         }
-        let kind = match &self.kind {
-            Kind::None => CheckKind::None,
-            Kind::Database(database) => database.build(of.host_text, of.port),
+        let filling = |port| Filling::new(of.host_text, of.host, of.name, port);
+        let filled = match &self.kind {
+            Kind::Tls(tls) => tls.filled(&filling(tls.port)).map(CheckKind::Tls),
+            Kind::Exec(exec) => exec.filled(&filling(0)).map(CheckKind::Exec),
+            Kind::None => Ok(CheckKind::None),
+            Kind::Database(database) => Ok(database.build(of.host_text, of.port)),
             Kind::Tcp(tcp) => {
                 let Some(port) = tcp_port(tcp, of) else {
                     problems.error(self.spot, &self.key, "port is missing; a check of type \"tcp\" needs one");
                     return None;
                 };
-                let filling = Filling::new(of.host_text, of.host, of.name, port);
-                let send = tcp.send.as_deref().map(|text| filling.fill(text));
-                CheckKind::Tcp(TcpCheck { port, send, expect: tcp.expect.clone() })
+                let send = tcp.send.as_deref().map(|text| filling(port).fill(text));
+                Ok(CheckKind::Tcp(TcpCheck { port, send, expect: tcp.expect.clone() }))
             }
             Kind::Http(url, http) => {
                 let url = &url.at_port(of.port);
                 let host = match url.host.as_deref() {
-                    Some("{host}") => Some(of.host_text.to_owned()),
-                    Some(template) if template.contains('{') => {
-                        let filling = Filling::new(of.host_text, of.host, of.name, url.port);
-                        match final_host(&filling.fill(template)) {
-                            Ok(host) => Some(host),
-                            Err(reason) => {
-                                let message = format!("for the candidate {}: {reason}", of.host_text);
-                                problems.error(self.spot, &self.key, message);
-                                return None;
-                            }
-                        }
-                    }
-                    fixed => fixed.map(str::to_owned),
+                    Some("{host}") => Ok(Some(of.host_text.to_owned())),
+                    Some(template) if template.contains('{') => final_host(&filling(url.port).fill(template)).map(Some),
+                    fixed => Ok(fixed.map(str::to_owned)),
                 };
-                let filling = Filling::new(of.host_text, of.host, of.name, url.port);
-                CheckKind::Http(filled_http(url, http, host, &filling))
+                host.map(|host| CheckKind::Http(filled_http(url, http, host, &filling(url.port))))
             }
         };
+        let note =
+            |reason| problems.error(self.spot, &self.key, format!("for the candidate {}: {reason}", of.host_text));
+        let kind = filled.map_err(note).ok()?;
         Some(Check { kind, timeout, address: self.address, source: self.source })
     }
 }
@@ -512,6 +512,8 @@ impl Check {
                 }
             }
             CheckKind::Http(http) => write_http(words, http)?,
+            CheckKind::Tls(tls) => tls.write_words(words)?,
+            CheckKind::Exec(exec) => exec.write_words(words)?,
         }
         if let Some(address) = self.address {
             write!(words, " address={address}")?;
@@ -543,16 +545,18 @@ fn write_http(words: &mut String, http: &HttpCheck) -> fmt::Result {
     if http.follow_redirects {
         words.push_str(" follow_redirects");
     }
-    if !http.tls {
-        return Ok(());
-    }
-    if !http.trust.verify {
+    if http.tls { write_trust(words, &http.trust) } else { Ok(()) }
+}
+
+/// Whom a check over TLS trusts, in words; what has its default is left out.
+pub(super) fn write_trust(words: &mut String, trust: &Trust) -> fmt::Result {
+    if !trust.verify {
         words.push_str(" verify=false");
     }
-    if let Some(file) = &http.trust.ca_file {
+    if let Some(file) = &trust.ca_file {
         write!(words, " ca_file={}", file.display())?;
     }
-    if let Some((cert, _)) = &http.trust.client {
+    if let Some((cert, _)) = &trust.client {
         write!(words, " client_cert={}", cert.display())?;
     }
     Ok(())

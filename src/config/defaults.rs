@@ -102,3 +102,5 @@ pub const REDIS_PORT: u16 = 6379;
 pub const POSTGRES_PORT: u16 = 5432;
 /// `verify` of a check that speaks TLS.
 pub const VERIFY: bool = true;
+/// `min_days_left` of a `tls` check; 0 = warns of an expired certificate only.
+pub const MIN_DAYS_LEFT: u32 = 0;

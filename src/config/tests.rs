@@ -1,5 +1,7 @@
 //! Good and bad files, the example, and the page of keys.
 
+mod probes;
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -446,7 +448,6 @@ fn bad_files() {
             &["{hosts} is unknown; allowed: {host}, {address}, {name}, {port}"],
         ),
         (&format!("{A}{candidates}check = \"tcp:0\""), &["allowed: tcp:PORT"]),
-        (&format!("{A}{candidates}check = \"tls:443\""), &["checks of type \"tls\" are not supported yet"]),
         (&format!("{A}{candidates}check = {{ type = \"postgres\" }}"), &["names.\"a.example\".check: user is missing"]),
         (
             &format!(
@@ -637,7 +638,7 @@ fn the_commented_examples_of_the_example_are_valid() {
         folder.put(file, "");
     }
     let config = folder.load().unwrap_or_else(|report| panic!("{text}\n{report}"));
-    assert_eq!(config.names.len(), 8);
+    assert_eq!(config.names.len(), 10);
 }
 
 /// The keys that a table knows, by its own account.
@@ -663,6 +664,8 @@ fn every_key_is_in_the_example_and_in_the_manual() {
         "[names.a.check]\ntype = \"postgres\"\nKEY",
         "[names.a.discover]\ntype = \"srv\"\nKEY",
         "[names.a.discover]\ntype = \"redis-sentinel\"\nKEY",
+        "[names.a.check]\ntype = \"tls\"\nKEY",
+        "[names.a.check]\ntype = \"exec\"\nKEY",
     ] {
         for key in known_keys(table) {
             assert!(manual.contains(&format!("`{key}`")), "{key} is not in docs/configuration.md");

@@ -63,6 +63,7 @@ pub(super) struct Endpoint {
     /// What went wrong last.
     pub(super) last_error: Option<Arc<str>>,
     last_outcome: Option<Outcome>,
+    certificate_days: Option<i64>,
     times_ms: [Option<f64>; 3],
     counts: [u64; 7],
     round: Round,
@@ -116,6 +117,7 @@ impl Endpoint {
             dirty: true,
             last_error: None,
             last_outcome: None,
+            certificate_days: None,
             times_ms: [None; 3],
             counts: [0; 7],
             round: Round::default(),
@@ -138,6 +140,7 @@ impl Endpoint {
         if success && let Some(priority) = result.priority {
             self.reported_priority = Some(priority);
         }
+        self.certificate_days = result.certificate_days.or(self.certificate_days);
         self.round.failed |= !success;
         if success && self.checks.first().is_some_and(|first| first.target == target) {
             self.round.sample_ms = Some(sample_ms(result, spec.policy.latency));
@@ -272,6 +275,7 @@ impl Endpoint {
             rank: self.rank,
             chosen: self.chosen,
             standing: self.standing.to_string(),
+            certificate_days: self.certificate_days,
             counts: self.counts,
             keeps_place: self.keeps_place,
             over_limit: self.over_limit,
@@ -310,8 +314,9 @@ impl Endpoint {
         self.interval = Duration::from_millis(record.interval_ms);
         self.told = Some(record.state).filter(|state| *state != State::Unknown);
         let same = self.definition == record.definition;
+        self.certificate_days = record.certificate_days;
         if !same {
-            self.reported_priority = None;
+            (self.reported_priority, self.certificate_days) = (None, None);
         }
         let recent = self.stale_at().is_some_and(|end| now < end) && record.last_check.is_some_and(|last| last <= now);
         if !same || !recent {

@@ -440,6 +440,8 @@ pub struct EndpointRecord {
     pub chosen: bool,
     /// Its standing in words (`chosen`, `reserve`, `down since …`): why it is where it is.
     pub standing: String,
+    /// Days until its certificate expires, as last found by a `tls` check.
+    pub certificate_days: Option<i64>,
     /// Results so far, by [`Outcome::ALL`].
     pub counts: [u64; 7],
     /// Unknown, but in the stored answer: keeps its place until its own first result.
@@ -569,6 +571,8 @@ pub enum EventKind {
     LocalFault,
     /// Two addresses claim to be the one master or primary.
     RoleConflict,
+    /// A certificate is about to expire, or was renewed.
+    Certificate,
     /// The daemon started, stopped, reloaded or found its state file unusable.
     Daemon,
 }
@@ -583,6 +587,7 @@ impl EventKind {
             EventKind::Override => "override",
             EventKind::LocalFault => "local_fault",
             EventKind::RoleConflict => "role_conflict",
+            EventKind::Certificate => "certificate",
             EventKind::Daemon => "daemon",
         }
     }

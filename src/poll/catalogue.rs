@@ -142,7 +142,8 @@ impl Catalogue {
             id: number,
             definition: Arc::clone(&entry.definition),
             is_none: check.kind == CheckKind::None,
-            own_address: check.address.is_none(),
+            // What a command does is unknown: its failures neither blame nor acquit this host's network.
+            own_address: check.address.is_none() && !matches!(check.kind, CheckKind::Exec(_)),
             exclusive: check.wants_the_one(),
         }
     }

@@ -12,10 +12,12 @@ use std::time::Duration;
 use crate::config::{Check, CheckKind};
 use crate::health::{CheckResult, Outcome};
 use crate::poll::connect::{Failure, Limit, bare};
+use crate::poll::exec::ExecRunner;
 use crate::poll::http::HttpRunner;
 use crate::poll::postgres::PostgresRunner;
 use crate::poll::redis::RedisRunner;
 use crate::poll::tcp::TcpRunner;
+use crate::poll::tls::TlsRunner;
 use crate::poll::trust::SystemRoots;
 
 /// A check that is ready to run.
@@ -30,6 +32,8 @@ enum Kind {
     Tcp(TcpRunner),
     Redis(Box<RedisRunner>),
     Postgres(Box<PostgresRunner>),
+    Tls(TlsRunner),
+    Exec(ExecRunner),
     /// `none`: nothing is done and all is well.
     None,
     /// What it needs could not be had; the text says why.
@@ -80,6 +84,8 @@ impl Runner {
             CheckKind::Postgres(postgres) => {
                 Kind::Postgres(Box::new(PostgresRunner::new(postgres, roots).map_err(Unprepared)?))
             }
+            CheckKind::Tls(tls) => Kind::Tls(TlsRunner::new(tls, roots).map_err(Unprepared)?),
+            CheckKind::Exec(exec) => Kind::Exec(ExecRunner::new(exec).map_err(Unprepared)?),
             CheckKind::None => Kind::None,
         };
         let target = Target { address: check.address, source: check.source };
@@ -93,6 +99,14 @@ impl Runner {
         Runner { kind: Kind::Unprepared(why.0), timeout: Duration::ZERO, target }
     }
 
+    /// Fewer days than this until its certificate expires are worth a warning; `None` when it looks at none.
+    pub fn min_days_left(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Tls(tls) => Some(tls.min_days_left()),
+            _ => None,
+        }
+    }
+
     /// Runs the check against one address of a candidate.
     pub fn run(&self, candidate: IpAddr) -> CheckResult {
         let limit = Limit::new(self.timeout);
@@ -103,6 +117,8 @@ impl Runner {
             Kind::Tcp(tcp) => tcp.run(route, limit),
             Kind::Redis(redis) => redis.run(route, limit),
             Kind::Postgres(postgres) => postgres.run(route, limit),
+            Kind::Tls(tls) => tls.run(route, limit),
+            Kind::Exec(exec) => exec.run(route, limit),
             Kind::None => bare(Outcome::Ok, Duration::ZERO),
             Kind::Unprepared(why) => Failure::heard(Outcome::LocalError, why.as_str()).into_result(Duration::ZERO),
         }

@@ -145,6 +145,11 @@ impl Connection {
         Ok(Connection { stream: socket.into(), limit, received: 0 })
     }
 
+    /// Brings the deadline forward: at most this long from now.
+    pub fn end_within(&mut self, within: Duration) {
+        self.limit.timeout = self.limit.timeout.min(self.limit.elapsed() + within);
+    }
+
     /// Writes what can be written at once: a farewell that must not cost time. The last use of a connection.
     pub fn write_without_waiting(&mut self, bytes: &[u8]) {
         if self.stream.set_nonblocking(true).is_ok() {

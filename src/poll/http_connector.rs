@@ -10,7 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -19,6 +18,7 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBu
 
 use crate::health::Outcome;
 use crate::poll::connect::{Connection, Failure, Limit};
+use crate::poll::tls;
 
 /// The longest header of a reply; a status page has no need for more.
 pub const MAX_HEADER: usize = 32 << 10;
@@ -110,14 +110,8 @@ impl PinnedConnector {
     fn handshake(&self, host: &str, mut connection: Connection) -> Result<Stream, Failure> {
         let tls_error = |text: String| Failure::heard(Outcome::TlsError, text);
         let config = self.tls.clone().ok_or_else(|| tls_error("no TLS set-up for this check".into()))?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(bare.to_owned())
-            .map_err(|_| tls_error(format!("{bare:?} cannot be the name in a certificate")))?;
-        let mut tls = ClientConnection::new(config, name).map_err(|error| tls_error(error.to_string()))?;
-        match tls.complete_io(&mut connection) {
-            Ok(_) => Ok(Stream::Tls(Box::new(StreamOwned::new(tls, connection)))),
-            Err(error) => Err(sort(&error, self.limit, "the TLS handshake", Outcome::TlsError)),
-        }
+        let tls = tls::handshake(config, tls::server_name(host).map_err(tls_error)?, &mut connection, self.limit)?;
+        Ok(Stream::Tls(Box::new(StreamOwned::new(tls, connection))))
     }
 }
 
@@ -138,7 +132,7 @@ enum Stream {
 
 impl PinnedTransport {
     fn failed(&self, error: &io::Error) -> ureq::Error {
-        self.trace.fail(sort(error, self.limit, "the reply", Outcome::ResponseError))
+        self.trace.fail(tls::sort(error, self.limit, "the reply", Outcome::ResponseError))
     }
 }
 
@@ -193,12 +187,4 @@ impl Drop for PinnedTransport {
             tls.sock.write_without_waiting(&farewell);
         }
     }
-}
-
-/// What an error on an open connection means in `phase`; `otherwise` is the class of what the candidate did.
-fn sort(error: &io::Error, limit: Limit, phase: &str, otherwise: Outcome) -> Failure {
-    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Failure::heard(Outcome::TlsError, error.to_string());
-    }
-    Failure::broken(error, limit, phase, otherwise)
 }

@@ -11,7 +11,7 @@ use super::tally::Key;
 use crate::config::{Config, Mode};
 use crate::health::resolution::LookupResult;
 use crate::health::roster::Roster;
-use crate::health::{CheckResult, Host, Select, Time};
+use crate::health::{CheckResult, Event, Host, Select, Time};
 use crate::store::{Batch, CandidateRow, DaemonRow, EndpointKey, NameRow, ResultRow, Stored};
 
 /// The poller's side of the state file.
@@ -23,6 +23,7 @@ pub struct Ledger {
     changed: Vec<usize>,
     chosen: HashMap<EndpointKey, u64>,
     results: Vec<ResultRow>,
+    events: Vec<Event>,
     keep_results: bool,
 }
 
@@ -46,6 +47,7 @@ impl Ledger {
             changed: Vec::new(),
             chosen: stored.times_chosen.iter().cloned().collect(),
             results: Vec::new(),
+            events: Vec::new(),
             keep_results: true,
         };
         ledger.configure(config);
@@ -80,6 +82,11 @@ impl Ledger {
                 });
             }
         }
+    }
+
+    /// Something that happened, if it did.
+    pub fn event(&mut self, event: Option<Event>) {
+        self.events.extend(event);
     }
 
     /// A check's result, for the history.
@@ -124,6 +131,7 @@ impl Ledger {
         }
         batch.candidates = self.changed.drain(..).map(|place| self.candidates[place].clone()).collect();
         batch.events = roster.take_events();
+        batch.events.append(&mut self.events);
         batch.results = std::mem::take(&mut self.results);
     }
 

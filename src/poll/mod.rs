@@ -6,9 +6,11 @@
 //! How an answer reaches the event loop is the caller's: a function that takes a [`Publication`].
 
 pub mod catalogue;
+mod certificates;
 pub mod checks;
 mod connect;
 pub mod discovery;
+mod exec;
 mod http;
 mod http_connector;
 pub mod jobs;
@@ -21,6 +23,7 @@ pub mod resolv_conf;
 mod secure;
 mod tally;
 mod tcp;
+mod tls;
 pub mod trust;
 pub mod workers;
 
@@ -39,6 +42,7 @@ use crate::mailbox::Inbox;
 use crate::os::{Clock, SuspendWatch};
 use crate::store::{Batch, Stored, Writer};
 use catalogue::Catalogue;
+use certificates::Certificates;
 use jobs::{Crew, Done, Loaded};
 use ledger::Ledger;
 use refit::Searches;
@@ -145,6 +149,7 @@ pub struct Poller {
     link: Link,
     tally: Tally,
     ledger: Ledger,
+    certificates: Certificates,
     started: Time,
     next_housekeeping: Time,
     ready: bool,
@@ -191,6 +196,7 @@ impl Poller {
             writer: setup.writer,
             link: Link { publish: Box::new(|_| {}), beat: Box::new(|| {}), collect: Box::new(|_| false) },
             tally: Tally::default(),
+            certificates: Certificates::default(),
             started: now,
             next_housekeeping: now,
             ready: false,
@@ -242,6 +248,10 @@ impl Poller {
             Message::Done(Done::Checked { job, result }) => {
                 self.crew.note(job.target, &result);
                 if let Some(host) = self.roster.candidate_of(job.target) {
+                    let least = self.catalogue.runner(job.check).and_then(|runner| runner.min_days_left());
+                    let place = (job.check, host.clone(), job.address);
+                    let look = |least| self.certificates.look(place, least, &result, now);
+                    self.ledger.event(least.and_then(look));
                     self.ledger.result(host, job.address, self.catalogue.definition(job.check), &result, now);
                 }
                 self.roster.apply_result(job.target, &result, now);
@@ -456,6 +466,7 @@ impl Poller {
 
     /// The last counters, and the mark of a clean stop.
     fn finish(mut self) {
+        exec::stop();
         let now = self.clock.now();
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &mut batch);
@@ -510,7 +521,7 @@ fn tell(events: &[Event]) {
 /// How loud an event is in the log.
 fn level(event: &Event) -> Level {
     match event.kind {
-        EventKind::LocalFault | EventKind::RoleConflict => Level::Warn,
+        EventKind::LocalFault | EventKind::RoleConflict | EventKind::Certificate => Level::Warn,
         EventKind::State if event.after.as_deref() == Some(State::Down.as_str()) => Level::Warn,
         _ => Level::Info,
     }

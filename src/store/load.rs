@@ -230,7 +230,8 @@ fn candidate(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<Ca
 const ADDRESSES: &str = "SELECT name, host, address, checks_defined, state, since, successes, failures, window,
     window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome, last_error,
     interval_ms, stale, resolved_at, rank, chosen, standing, times_chosen, ok, timeout, connect_error, tls_error,
-    response_error, other_error, local_error, drained, forced, keeps_place, over_limit, reported_priority FROM address";
+    response_error, other_error, local_error, drained, forced, keeps_place, over_limit, reported_priority,
+    certificate_days FROM address";
 
 fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(EndpointRecord, u64)>> {
     let (Ok(address), Some(state)) = (text(row, 2)?.parse(), State::from_word(text(row, 4)?)) else {
@@ -271,6 +272,7 @@ fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(End
         keeps_place: row.get(34)?,
         over_limit: row.get(35)?,
         reported_priority: row.get::<_, Option<i64>>(36)?.map(|priority| u32::try_from(priority).ok()),
+        certificate_days: row.get(37)?,
     };
     Ok(Some((record, count(row, 24)?)))
 }

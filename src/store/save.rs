@@ -236,16 +236,16 @@ fn endpoint(connection: &Connection, record: &EndpointRecord) -> rusqlite::Resul
                  window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome,
                  last_error, interval_ms, stale, resolved_at, rank, chosen, standing,
                  ok, timeout, connect_error, tls_error, response_error, other_error, local_error,
-                 drained, forced, keeps_place, over_limit, reported_priority)
+                 drained, forced, keeps_place, over_limit, reported_priority, certificate_days)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-                 ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)
+                 ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)
              ON CONFLICT DO UPDATE SET checks_defined = ?5, state = ?6, since = ?7, successes = ?8, failures = ?9,
                  window = ?10, window_len = ?11, latency_ms = ?12, deviation_ms = ?13, connect_ms = ?14,
                  first_byte_ms = ?15, total_ms = ?16, last_check = ?17, last_outcome = ?18, last_error = ?19,
                  interval_ms = ?20, stale = ?21, resolved_at = ?22, rank = ?23, chosen = ?24, standing = ?25, ok = ?26,
                  timeout = ?27, connect_error = ?28, tls_error = ?29, response_error = ?30, other_error = ?31,
                  local_error = ?32, drained = ?33, forced = ?34, keeps_place = ?35, over_limit = ?36,
-                 reported_priority = ?37",
+                 reported_priority = ?37, certificate_days = ?38",
         )?
         .execute(params![
             record.name,
@@ -285,6 +285,7 @@ fn endpoint(connection: &Connection, record: &EndpointRecord) -> rusqlite::Resul
             record.keeps_place,
             record.over_limit,
             record.reported_priority.map(|priority| priority.map_or(NOT_TO_BE_USED, i64::from)),
+            record.certificate_days,
         ])?;
     Ok(())
 }

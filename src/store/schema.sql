@@ -99,6 +99,7 @@ CREATE TABLE address (
     keeps_place    INTEGER NOT NULL,         -- 1 = unknown, but keeps its place until its own first result
     over_limit     INTEGER NOT NULL,         -- 1 = slower than max_latency, not yet back below 0.9 of it
     reported_priority INTEGER,               -- by its check; -1 = not to be used
+    certificate_days INTEGER,                -- until its certificate expires, as last found by a tls check
     times_chosen   INTEGER NOT NULL DEFAULT 0,   -- answers that carried it first
     ok             INTEGER NOT NULL,         -- results so far, by outcome
     timeout        INTEGER NOT NULL,
@@ -175,7 +176,7 @@ CREATE TABLE check_summary (
 CREATE TABLE event (
     id        INTEGER PRIMARY KEY,
     at        TEXT NOT NULL,
-    kind      TEXT NOT NULL,                 -- state, answer, resolution, override, local_fault, role_conflict, daemon
+    kind      TEXT NOT NULL,                 -- state, answer, resolution, override, local_fault, role_conflict, certificate, daemon
     name      TEXT,
     family    TEXT,
     host      TEXT,

@@ -49,6 +49,7 @@ pub fn endpoint(name: &str, number: u32) -> EndpointRecord {
         rank: Some(number),
         chosen: number == 1,
         standing: if number == 1 { "chosen" } else { "reserve" }.to_owned(),
+        certificate_days: (number == 1).then_some(30),
         counts: [100, 1, 2, 3, 4, 5, 6],
         keeps_place: false,
         over_limit: number == 2,

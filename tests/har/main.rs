@@ -5,8 +5,13 @@
 
 mod answers;
 mod candidates;
+mod checks_exec;
+mod checks_http;
 mod checks_postgres;
 mod checks_redis;
+mod checks_tcp;
+mod checks_time;
+mod checks_tls;
 mod cold;
 mod config;
 mod demo;

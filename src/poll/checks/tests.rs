@@ -1,6 +1,8 @@
 //! Checks against scripted servers on loopback: every outcome, the deadline, what the server gets to see.
 
 mod databases;
+mod days;
+mod exec;
 mod http;
 mod tls;
 
@@ -200,13 +202,12 @@ fn tcp_replies_that_do_not_match() {
     let endless = with(|mut stream| while stream.write_all(&[b'x'; 4096]).is_ok() {}, PLENTY);
     assert_eq!(endless.outcome, Outcome::ResponseError);
     assert!(endless.error.unwrap().contains("65536 bytes"));
-    let reset = with(
-        |stream| {
-            let socket = socket2::SockRef::from(&stream);
-            socket.set_linger(Some(Duration::ZERO)).unwrap();
-        },
-        PLENTY,
-    );
+    // Not before the client has said something: then its connection is open for sure.
+    let resetting = Server::start(LOCAL, |mut stream| {
+        let _ = stream.read(&mut [0]);
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let reset = run_tcp(tcp_check(resetting.port(), Some("hello"), Some("^OK")), PLENTY);
     assert_eq!((reset.outcome, reset.silent), (Outcome::ResponseError, false));
 }
 

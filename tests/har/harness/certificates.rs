@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
@@ -47,6 +48,22 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         (params.signed_by(&key, &self.issuer).expect("a signature").pem(), key.serialize_pem())
+    }
+
+    /// A server with a certificate for `name` that ends after this long.
+    pub fn server_for(&self, name: &str, left: Duration) -> Arc<ServerConfig> {
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.not_after = (SystemTime::now() + left).into();
+        self.sign(params)
+    }
+
+    /// Writes a certificate for `name` and its key, in PEM, as `BASE.pem` and `BASE.key`.
+    pub fn write_pair(&self, name: &str, folder: &Path, base: &str) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a signature").pem();
+        std::fs::write(folder.join(base).with_extension("pem"), certificate).expect("own folder");
+        std::fs::write(folder.join(base).with_extension("key"), key.serialize_pem()).expect("own folder");
     }
 
     fn sign(&self, params: CertificateParams) -> Arc<ServerConfig> {

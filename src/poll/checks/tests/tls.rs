@@ -13,13 +13,13 @@ use crate::mailbox::Inbox;
 use crate::poll::workers::{Lane, Limits, Pool};
 
 /// An authority, and a folder for what checks read.
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(super) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         // Authorities of one name would be told apart by their signatures only.
@@ -29,34 +29,34 @@ impl Authority {
         Authority { issuer, folder }
     }
 
-    fn issue(&self, name: &str, last_year: i32) -> (rcgen::Certificate, KeyPair) {
+    pub(super) fn issue(&self, name: &str, last_year: i32) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = date_time_ymd(last_year, 1, 1);
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    fn file(&self, name: &str, content: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
     /// A bundle of two authorities, of which ours is the second.
-    fn ca_file(&self) -> PathBuf {
+    pub(super) fn ca_file(&self) -> PathBuf {
         let other = Authority::new().issuer.as_ref().pem();
         self.file("ca.pem", &format!("{other}\n{}", self.issuer.as_ref().pem()))
     }
 }
 
 /// Serves a fixed reply with this certificate and keeps the names that clients asked for.
-struct TlsServer {
+pub(super) struct TlsServer {
     server: Server,
     names: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl TlsServer {
-    fn start((certificate, key): (rcgen::Certificate, KeyPair), clients: Option<&Authority>) -> TlsServer {
+    pub(super) fn start((certificate, key): (rcgen::Certificate, KeyPair), clients: Option<&Authority>) -> TlsServer {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
@@ -84,6 +84,10 @@ impl TlsServer {
             }
         });
         TlsServer { server, names }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.server.port()
     }
 
     fn check(&self, host: &str, trust: &Trust) -> CheckResult {

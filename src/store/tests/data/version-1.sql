@@ -89,6 +89,7 @@ CREATE TABLE address (
     keeps_place    INTEGER NOT NULL,         -- 1 = unknown, but keeps its place until its own first result
     over_limit     INTEGER NOT NULL,         -- 1 = slower than max_latency, not yet back below 0.9 of it
     reported_priority INTEGER,               -- by its check; -1 = not to be used
+    certificate_days INTEGER,                -- until its certificate expires, as last found by a tls check
     times_chosen   INTEGER NOT NULL DEFAULT 0,   -- answers that carried it first
     ok             INTEGER NOT NULL,         -- results so far, by outcome
     timeout        INTEGER NOT NULL,
@@ -99,8 +100,8 @@ CREATE TABLE address (
     local_error    INTEGER NOT NULL,         -- this host's own trouble: says nothing about the candidate
     UNIQUE (name, host, address)
 ) STRICT;
-INSERT INTO address VALUES(1,'api.example.com','h1.example.com','192.0.2.1','A','http://{host}/','up','2026-11-21T06:45:00.123Z',4,0,15,4,9.25,0.5,2.0,7.0,8.0,'2026-11-21T07:34:57.150Z','ok','refused',10000,0,'2026-11-21T06:45:00.000Z',1,1,'chosen',NULL,1,0,0,-1,41,100,1,2,3,4,5,6);
-INSERT INTO address VALUES(2,'api.example.com','h2.example.com','192.0.2.2','A','http://{host}/','up','2026-11-21T06:45:00.123Z',4,0,15,4,10.249999999999999999,0.5,2.0,7.0,8.0,'2026-11-21T07:34:57.150Z','ok','refused',10000,0,'2026-11-21T06:45:00.000Z',2,0,'reserve','until 2026-11-21T10:00:00Z by ops',0,0,1,NULL,0,100,1,2,3,4,5,6);
+INSERT INTO address VALUES(1,'api.example.com','h1.example.com','192.0.2.1','A','http://{host}/','up','2026-11-21T06:45:00.123Z',4,0,15,4,9.25,0.5,2.0,7.0,8.0,'2026-11-21T07:34:57.150Z','ok','refused',10000,0,'2026-11-21T06:45:00.000Z',1,1,'chosen',NULL,1,0,0,-1,30,41,100,1,2,3,4,5,6);
+INSERT INTO address VALUES(2,'api.example.com','h2.example.com','192.0.2.2','A','http://{host}/','up','2026-11-21T06:45:00.123Z',4,0,15,4,10.249999999999999999,0.5,2.0,7.0,8.0,'2026-11-21T07:34:57.150Z','ok','refused',10000,0,'2026-11-21T06:45:00.000Z',2,0,'reserve','until 2026-11-21T10:00:00Z by ops',0,0,1,NULL,NULL,0,100,1,2,3,4,5,6);
 CREATE TABLE override (
     id         INTEGER PRIMARY KEY,
     kind       TEXT NOT NULL CHECK (kind IN ('drain', 'force-up', 'pin', 'bypass')),
@@ -163,7 +164,7 @@ INSERT INTO check_summary VALUES(5984154,2,1,1,8000,8000,8000);
 CREATE TABLE event (
     id        INTEGER PRIMARY KEY,
     at        TEXT NOT NULL,
-    kind      TEXT NOT NULL,                 -- state, answer, resolution, override, local_fault, role_conflict, daemon
+    kind      TEXT NOT NULL,                 -- state, answer, resolution, override, local_fault, role_conflict, certificate, daemon
     name      TEXT,
     family    TEXT,
     host      TEXT,

@@ -344,11 +344,7 @@ fn read_headers(item: &Item<'_>, problems: &mut Problems) -> Vec<(String, String
 /// Reads the keys of a `tcp` check.
 fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> Option<Kind> {
     // Without one, discovery may find it; where it does not, `build` says so.
-    let port = if table.is_there("port") {
-        port(table, "tcp", problems)
-    } else {
-        table.take("port").map_or(Some(0), |_| None)
-    };
+    let port = port(table, "tcp", problems);
     let send = table.take("send").and_then(|item| {
         let text = item.text(problems, "a text to send")?;
         match check_placeholders(text.value) {
@@ -372,6 +368,9 @@ pub(super) fn port(table: &mut Table<'_>, kind: &str, problems: &mut Problems) -
             port.wrong(problems, "a whole number from 1 to 65535");
         }
         return number;
+    }
+    if kind == "tcp" {
+        return Some(0);
     }
     problems.error(table.spot, table.key, format!("port is missing; a check of type {kind:?} needs one"));
     None
@@ -442,12 +441,9 @@ impl Definition {
             Kind::None => Ok(CheckKind::None),
             Kind::Database(database) => Ok(database.build(of.host_text, of.port)),
             Kind::Tcp(tcp) => {
-                let Some(port) = tcp_port(tcp, of) else {
-                    problems.error(self.spot, &self.key, "port is missing; a check of type \"tcp\" needs one");
-                    return None;
-                };
-                let send = tcp.send.as_deref().map(|text| filling(port).fill(text));
-                Ok(CheckKind::Tcp(TcpCheck { port, send, expect: tcp.expect.clone() }))
+                let fill = |port| tcp.send.as_deref().map(|text| filling(port).fill(text));
+                let filled = |port| TcpCheck { port, send: fill(port), expect: tcp.expect.clone() };
+                tcp_port(tcp, of).map(|port| CheckKind::Tcp(filled(port)))
             }
             Kind::Http(url, http) => {
                 let url = &url.at_port(of.port);

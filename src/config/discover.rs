@@ -224,7 +224,8 @@ fn host_and_port(text: &str) -> Option<(Target, u16)> {
     Some((values::target(host).ok()?, port))
 }
 
-/// A `tcp` check of one candidate: its own port, or the one that discovery found.
-pub(super) fn tcp_port(tcp: &TcpCheck, of: For<'_>) -> Option<u16> {
-    if tcp.port > 0 { Some(tcp.port) } else { of.port }
+/// The port of a `tcp` check of one candidate: its own, or the one that discovery found.
+pub(super) fn tcp_port(tcp: &TcpCheck, of: For<'_>) -> Result<u16, String> {
+    let port = Some(tcp.port).filter(|port| *port > 0).or(of.port);
+    port.ok_or_else(|| "port is missing; a check of type \"tcp\" needs one".to_owned())
 }

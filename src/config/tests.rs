@@ -474,7 +474,7 @@ fn bad_files() {
         (
             &format!("{A}{candidates}check = {{ type = \"tcp\", expect = \"(\", prot = 1 }}"),
             &[
-                "check: port is missing",
+                "port is missing; a check of type \"tcp\" needs one",
                 "check.expect: not a regular expression: unclosed group",
                 "check.prot: unknown key; did you mean port?",
             ],

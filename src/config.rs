@@ -7,7 +7,9 @@
 //! Nothing here opens a socket or looks a name up.
 
 mod check;
+mod databases;
 pub mod defaults;
+mod discover;
 mod exec;
 mod include;
 mod names;
@@ -27,6 +29,8 @@ use std::time::Duration;
 
 use crate::dns::HostName;
 use crate::health::{Pace, Policy, Thresholds};
+pub use databases::{Password, PostgresCheck, PostgresRole, PostgresTls, RedisCheck, RedisLogin, RedisRole};
+pub use discover::{Discover, Sentinels, Source, Template};
 pub use exec::ExecCheck;
 pub use report::{Problem, Report};
 pub use tls::TlsCheck;
@@ -52,12 +56,27 @@ impl Config {
     /// Every file that a reload or a check reads again.
     pub fn files(&self) -> Vec<PathBuf> {
         let checks = self.names.iter().flat_map(|name| &name.candidates).flat_map(|candidate| &candidate.checks);
+        let mut files = self.sources.clone();
         let trusts = checks.filter_map(|check| match &check.kind {
             CheckKind::Http(http) => Some(&http.trust),
             CheckKind::Tls(tls) => Some(&tls.trust),
-            CheckKind::Tcp(_) | CheckKind::Exec(_) | CheckKind::None => None,
+            _ => {
+                let (trust, password) = check.database_files();
+                files.extend(password.cloned());
+                trust
+            }
         });
-        let mut files = self.sources.clone();
+        let mut trusts: Vec<&Trust> = trusts.collect();
+        for discover in self.names.iter().filter_map(|name| name.discover.as_ref()) {
+            let logins = match &discover.source {
+                Source::Sentinel(sentinels) => [Some(sentinels.login.clone()), discover.template.redis_login()],
+                Source::Srv(_) => [None, discover.template.redis_login()],
+            };
+            files.extend(logins.iter().flatten().filter_map(|login| login.files().1.cloned()));
+            if let Source::Sentinel(sentinels) = &discover.source {
+                trusts.extend(sentinels.login.tls.as_ref());
+            }
+        }
         for trust in trusts {
             files.extend(trust.ca_file.clone());
             files.extend(trust.client.iter().flat_map(|(chain, key)| [chain.clone(), key.clone()]));
@@ -148,8 +167,10 @@ pub struct Name {
     pub thresholds: Thresholds,
     /// How often they are checked.
     pub pace: Pace,
-    /// In the order of the file. Never empty until discovery is supported.
+    /// In the order of the file, then what was found. Never empty without `discover`.
     pub candidates: Vec<Candidate>,
+    /// How more candidates are found.
+    pub discover: Option<Discover>,
     /// Used when `when_all_down = "fallback"`.
     pub fallback: Vec<Target>,
     /// TTL of the answers, seconds (0..=86400).
@@ -235,6 +256,10 @@ pub enum CheckKind {
     Http(HttpCheck),
     /// `tcp`.
     Tcp(TcpCheck),
+    /// `redis`.
+    Redis(RedisCheck),
+    /// `postgres`.
+    Postgres(PostgresCheck),
     /// `tls`.
     Tls(TlsCheck),
     /// `exec`.

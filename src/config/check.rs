@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use ureq::http::{HeaderName, HeaderValue, Method};
 
+use super::databases::{Database, read_postgres, read_redis};
+use super::discover::tcp_port;
 use super::table::{At, Item, Problems, Spot, Table};
 use super::url::{Filling, Url, check_placeholders, final_host, placeholders, without_placeholders};
 use super::{Check, CheckKind, ExecCheck, HttpCheck, Target, TcpCheck, TlsCheck, Trust, defaults, values};
 
-/// Check types that the contract has and this version does not know yet.
-pub(super) const NOT_YET: [&str; 2] = ["redis", "postgres"];
 /// Time limits that can be stated for a check.
 pub(super) const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
@@ -24,7 +24,7 @@ pub(super) const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_m
 const FORMS: &str =
     r#""http://…", "https://…", "tcp:PORT", "tls:PORT", "none", a table with a type, or a list of these"#;
 /// The types of the table form, for messages.
-const TYPES: &str = r#""http", "https", "tcp", "tls", "exec", "none""#;
+const TYPES: &str = r#""http", "https", "tcp", "tls", "exec", "redis", "postgres", "none""#;
 
 /// A check as it stands in the file, placeholders and all.
 pub(super) struct Definition {
@@ -50,6 +50,8 @@ enum Kind {
     Http(Url, Box<HttpCheck>),
     /// With a template in `send`.
     Tcp(TcpCheck),
+    /// `redis` or `postgres`
+    Database(Database),
     /// With a template in `server_name`.
     Tls(TlsCheck),
     /// With templates in `command`.
@@ -114,10 +116,6 @@ fn read_short(text: &str, item: &Item<'_>, problems: &mut Problems) -> Option<Ki
             _ => Kind::Tcp(TcpCheck { port, send: None, expect: None }),
         });
     }
-    if let Some(kind) = text.split(':').next().filter(|kind| NOT_YET.contains(kind)) {
-        problems.error(item.spot, item.key, format!("checks of type {kind:?} are not supported yet; allowed: {FORMS}"));
-        return None;
-    }
     if !text.contains("://") {
         item.wrong(problems, FORMS);
         return None;
@@ -155,6 +153,8 @@ fn read_table(item: &Item<'_>, folder: &Path, problems: &mut Problems, definitio
     let read = match kind.value.as_str() {
         Some("http" | "https") => read_http(&mut table, folder, problems),
         Some("tcp") => read_tcp(&mut table, problems),
+        Some("redis") => read_redis(&mut table, folder, problems).map(Kind::Database),
+        Some("postgres") => read_postgres(&mut table, folder, problems).map(Kind::Database),
         Some("tls") => TlsCheck::read(&mut table, folder, problems).map(Kind::Tls),
         Some("exec") if definition.source.is_some() => {
             problems.error(table.spot, table.key, "source means nothing here: a command connects by itself");
@@ -162,11 +162,6 @@ fn read_table(item: &Item<'_>, folder: &Path, problems: &mut Problems, definitio
         }
         Some("exec") => ExecCheck::read(&mut table, folder, problems).map(Kind::Exec),
         Some("none") => Some(Kind::None),
-        Some(word) if NOT_YET.contains(&word) => {
-            let message = format!("checks of type {word:?} are not supported yet; allowed: {TYPES}");
-            problems.error(kind.spot, kind.key, message);
-            return None;
-        }
         _ => {
             kind.wrong(problems, TYPES);
             return None;
@@ -255,7 +250,12 @@ pub(super) fn read_trust(table: &mut Table<'_>, folder: &Path, problems: &mut Pr
 }
 
 /// Reads the path of a file that must be readable.
-fn file(table: &mut Table<'_>, name: &'static str, folder: &Path, problems: &mut Problems) -> Option<At<PathBuf>> {
+pub(super) fn file(
+    table: &mut Table<'_>,
+    name: &'static str,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Option<At<PathBuf>> {
     let item = table.take(name)?;
     let text = item.text(problems, "the path of a file")?;
     let path = folder.join(text.value);
@@ -332,7 +332,7 @@ fn read_headers(item: &Item<'_>, problems: &mut Problems) -> Vec<(String, String
         } else if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name.value)) {
             problems.error(name.spot, item.key, "this header is given twice (letter case does not count)");
         } else if template(&item, value, problems) {
-            if is_secret_header(name.value) {
+            if values::is_secret_header(name.value) {
                 problems.secret(item.spot, item.key);
             }
             headers.push((name.value.to_owned(), value.to_owned()));
@@ -341,16 +341,9 @@ fn read_headers(item: &Item<'_>, problems: &mut Problems) -> Vec<(String, String
     headers
 }
 
-/// Whether a header is likely to carry a secret.
-fn is_secret_header(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key", "auth"]
-        .iter()
-        .any(|word| name.contains(word))
-}
-
 /// Reads the keys of a `tcp` check.
 fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> Option<Kind> {
+    // Without one, discovery may find it; where it does not, `build` says so.
     let port = port(table, "tcp", problems);
     let send = table.take("send").and_then(|item| {
         let text = item.text(problems, "a text to send")?;
@@ -375,6 +368,9 @@ pub(super) fn port(table: &mut Table<'_>, kind: &str, problems: &mut Problems) -
             port.wrong(problems, "a whole number from 1 to 65535");
         }
         return number;
+    }
+    if kind == "tcp" {
+        return Some(0);
     }
     problems.error(table.spot, table.key, format!("port is missing; a check of type {kind:?} needs one"));
     None
@@ -407,7 +403,7 @@ impl Kind {
             Kind::Tcp(tcp) => (None, None, tcp.send.as_deref().into_iter().collect()),
             Kind::Tls(tls) => (None, None, tls.server_name.as_deref().into_iter().collect()),
             Kind::Exec(exec) => (None, None, exec.command.iter().map(String::as_str).collect()),
-            Kind::None => (None, None, Vec::new()),
+            Kind::Database(_) | Kind::None => (None, None, Vec::new()),
         };
         let of_url = url.into_iter().flat_map(|url| [url.host.as_deref(), Some(url.path.as_str())]).flatten();
         let of_http = http
@@ -426,6 +422,8 @@ pub(super) struct For<'a> {
     pub host: &'a Target,
     /// The candidate as text.
     pub host_text: &'a str,
+    /// The port that discovery found.
+    pub port: Option<u16>,
 }
 
 impl Definition {
@@ -441,11 +439,14 @@ impl Definition {
             Kind::Tls(tls) => tls.filled(&filling(tls.port)).map(CheckKind::Tls),
             Kind::Exec(exec) => exec.filled(&filling(0)).map(CheckKind::Exec),
             Kind::None => Ok(CheckKind::None),
+            Kind::Database(database) => Ok(database.build(of.host_text, of.port)),
             Kind::Tcp(tcp) => {
-                let send = tcp.send.as_deref().map(|text| filling(tcp.port).fill(text));
-                Ok(CheckKind::Tcp(TcpCheck { port: tcp.port, send, expect: tcp.expect.clone() }))
+                let fill = |port| tcp.send.as_deref().map(|text| filling(port).fill(text));
+                let filled = |port| TcpCheck { port, send: fill(port), expect: tcp.expect.clone() };
+                tcp_port(tcp, of).map(|port| CheckKind::Tcp(filled(port)))
             }
             Kind::Http(url, http) => {
+                let url = &url.at_port(of.port);
                 let host = match url.host.as_deref() {
                     Some("{host}") => Ok(Some(of.host_text.to_owned())),
                     Some(template) if template.contains('{') => final_host(&filling(url.port).fill(template)).map(Some),
@@ -495,6 +496,8 @@ impl Check {
     fn write_definition(&self, words: &mut String) -> fmt::Result {
         match &self.kind {
             CheckKind::None => words.push_str("none"),
+            CheckKind::Redis(redis) => redis.write_definition(words)?,
+            CheckKind::Postgres(postgres) => postgres.write_definition(words)?,
             CheckKind::Tcp(tcp) => {
                 write!(words, "tcp:{}", tcp.port)?;
                 if let Some(send) = &tcp.send {

@@ -96,6 +96,10 @@ pub const METHOD: &str = "GET";
 pub const STATUS: (u16, u16) = (200, 299);
 /// `follow_redirects` of an `http` check.
 pub const FOLLOW_REDIRECTS: bool = false;
+/// `port` of a `redis` check.
+pub const REDIS_PORT: u16 = 6379;
+/// `port` of a `postgres` check.
+pub const POSTGRES_PORT: u16 = 5432;
 /// `verify` of a check that speaks TLS.
 pub const VERIFY: bool = true;
 /// `min_days_left` of a `tls` check; 0 = warns of an expired certificate only.

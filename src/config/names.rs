@@ -7,13 +7,17 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::{self, Definition, For, TIMEOUTS};
+use super::discover::{self, Discover, Template};
 use super::table::{At, Item, Key, Problems, Spot, Table};
 use super::values::{self, show_duration};
 use super::{Candidate, Mode, Name, OtherTypes, Target, defaults};
 use crate::dns::HostName;
+use crate::health::Host;
+use crate::health::discovery::Found;
 use crate::health::{AllDown, DualStack, LatencyOf, Pace, Policy, Select, Spread, Thresholds};
 
 /// Largest TTL, seconds: a day. What har answers changes faster than anyone should keep it.
@@ -68,7 +72,7 @@ pub(super) struct Settings {
     resolve_hold: Option<At<Duration>>,
     /// `Some(None)` = stated as `""`.
     drain_record: Option<Option<HostName>>,
-    check: Option<Vec<Definition>>,
+    check: Option<Arc<[Definition]>>,
     /// A check is there but no good: that it is missing need not be said.
     check_failed: bool,
 }
@@ -77,7 +81,8 @@ impl Settings {
     /// Reads the keys that `[defaults]` and a name share.
     pub fn read(table: &mut Table<'_>, folder: &Path, problems: &mut Problems) -> Settings {
         let check_item = table.take("check");
-        let check = check_item.and_then(|item| check::read(&item, folder, problems));
+        let check: Option<Arc<[Definition]>> =
+            check_item.and_then(|item| check::read(&item, folder, problems)).map(Arc::from);
         let p = problems;
         Settings {
             check_failed: check_item.is_some() && check.is_none(),
@@ -226,13 +231,13 @@ impl Names<'_> {
         let fallback_item = table.take("fallback");
         let fallback = fallback_item.map(|item| read_targets(&item, problems)).unwrap_or_default();
         let no_fallback = fallback_item.is_none_or(|item| item.value.as_array().is_some_and(|list| list.is_empty()));
-        let discovers = item.value.get("discover").is_some();
-        table.refuse(problems, "discover", "discover is not supported yet; list the candidates");
+        let discover_item = table.take("discover");
+        let source = discover_item.and_then(|item| discover::read(&item, self.folder, problems));
         table.finish(problems);
         let unknown = Settings::default();
         let effect = InEffect { own: &own, general: self.general.unwrap_or(&unknown) };
         check_fast(&own, &item.key, problems);
-        if own.check_failed || listed.is_none() {
+        if own.check_failed || listed.is_none() && discover_item.is_none() {
             // No check will be built that would bring it up.
             effect.timeout(None, &item.key, problems);
         }
@@ -241,13 +246,11 @@ impl Names<'_> {
             let message = "when_all_down = \"fallback\" needs a list fallback of addresses or names";
             problems.error(at, Key::In(&item.key, "when_all_down"), message);
         }
-        let Some(listed) = listed else {
-            // With discovery stated, that it is not there yet is the whole story.
-            if !discovers {
-                problems.error(spot, item.key, "candidates are missing; allowed: a list of host names and addresses");
-            }
+        if listed.is_none() && discover_item.is_none() {
+            let message = "candidates are missing; allowed: a list of host names and addresses, or discover";
+            problems.error(spot, item.key, message);
             return;
-        };
+        }
         let shown = name.as_ref().map(HostName::to_string).unwrap_or_default();
         let reader = Candidates {
             name: &shown,
@@ -257,9 +260,14 @@ impl Names<'_> {
             folder: self.folder,
             defaults_known: self.general.is_some(),
         };
-        let candidates = reader.read(&listed, problems);
-        if let (Some(name), false) = (name, candidates.is_empty()) {
-            self.names.push(effect.name(name, candidates, fallback, self.ttl));
+        let candidates = listed.map(|listed| reader.read(&listed, problems)).unwrap_or_default();
+        let listed = candidates.len();
+        let discover = source.and_then(|source| {
+            let template = reader.template(problems)?;
+            Some(Discover { source, template, listed })
+        });
+        if let Some(name) = name.filter(|_| listed > 0 || discover.is_some()) {
+            self.names.push(Name { discover, ..effect.name(name, candidates, fallback, self.ttl) });
         }
     }
 }
@@ -384,6 +392,23 @@ impl Candidates<'_> {
         Some((Candidate { host, priority, weight, checks }, host_item.spot))
     }
 
+    /// How what is found is checked; tried with a candidate, so that what is wrong shows here.
+    fn template(&self, problems: &mut Problems) -> Option<Template> {
+        let settings = self.effect;
+        let general = if settings.own.check_failed { None } else { settings.general.check.as_ref() };
+        let host = Target::Name("found.invalid".parse().ok()?);
+        let Some(checks) = settings.own.check.as_ref().or(general) else {
+            // Says that a check is missing.
+            self.checks(None, &host, problems);
+            return None;
+        };
+        let timeouts: Vec<Duration> =
+            checks.iter().map(|check| settings.timeout(Some(check), self.key, problems)).collect();
+        let template = Template::new(self.name, Arc::clone(checks), timeouts);
+        let trial = Found { host: Host::Name("found.invalid".into()), port: Some(1), priority: 1, weight: 1 };
+        template.build(&trial, problems).map(|_| template)
+    }
+
     /// The checks of one candidate: its own, else the name's, else the general ones.
     fn checks(&self, own: Option<&[Definition]>, host: &Target, problems: &mut Problems) -> Vec<super::Check> {
         let settings = self.effect;
@@ -398,7 +423,7 @@ impl Candidates<'_> {
             return Vec::new();
         };
         let host_text = host.to_string();
-        let of = For { name: self.name, host, host_text: &host_text };
+        let of = For { name: self.name, host, host_text: &host_text, port: None };
         definitions
             .iter()
             .filter_map(|definition| {
@@ -486,6 +511,7 @@ impl InEffect<'_> {
                 idle_interval: self.duration(|s| s.idle_interval, defaults::IDLE_INTERVAL),
             },
             candidates,
+            discover: None,
             fallback,
             ttl: pick(own.ttl, general.ttl, ttl),
             other_types: pick(own.other_types, general.other_types, defaults::OTHER_TYPES),

@@ -312,6 +312,11 @@ impl<'a> Table<'a> {
         Some(Item { key: Key::In(self.key, name), value: value.get_ref(), spot: spot(self.spot.file, value) })
     }
 
+    /// Whether a key is there, of whatever type.
+    pub fn is_there(&self, name: &str) -> bool {
+        self.entries.get(name).is_some()
+    }
+
     /// Refuses a key that is known elsewhere and out of place here.
     pub fn refuse(&mut self, problems: &mut Problems, name: &'static str, message: &str) {
         if let Some((key, _)) = self.entries.get_key_value(name) {

@@ -353,7 +353,27 @@ fn bad_files() {
         ),
         (
             &format!("{A}discover = {{ type = \"srv\" }}\ncheck = \"none\""),
-            &["2:1 names.\"a.example\".discover: discover is not supported yet"],
+            &["names.\"a.example\".discover: record is missing"],
+        ),
+        (
+            &format!("{A}discover = {{ type = \"dns\" }}\ncheck = \"none\""),
+            &["discover.type: found \"dns\"; allowed: \"redis-sentinel\", \"srv\""],
+        ),
+        (
+            &format!(
+                "{A}discover = {{ type = \"redis-sentinel\", sentinels = [\"a:0\"] }}\ncheck = {{ type = \"redis\" }}"
+            ),
+            &["discover: master is missing", "sentinels[1]: found \"a:0\"; allowed: a host with its port"],
+        ),
+        (
+            &format!(
+                "{A}discover = {{ type = \"redis-sentinel\", master = \"m\", sentinels = [\"a\", \"a:26379\"] }}\ncheck = \"none\""
+            ),
+            &["sentinels[2]: this sentinel is listed twice"],
+        ),
+        (
+            &format!("{A}discover = {{ type = \"srv\", record = \"_x._tcp.example\" }}"),
+            &["names.\"a.example\": check is missing"],
         ),
         (
             &format!("{name}fallback = [\"0.0.0.0\"]\nwhen_all_down = \"fallback\""),
@@ -428,10 +448,20 @@ fn bad_files() {
             &["{hosts} is unknown; allowed: {host}, {address}, {name}, {port}"],
         ),
         (&format!("{A}{candidates}check = \"tcp:0\""), &["allowed: tcp:PORT"]),
-        (&format!("{A}{candidates}check = \"redis:1\""), &["checks of type \"redis\" are not supported yet"]),
+        (&format!("{A}{candidates}check = {{ type = \"postgres\" }}"), &["names.\"a.example\".check: user is missing"]),
         (
-            &format!("{A}{candidates}check = {{ type = \"postgres\", user = \"x\" }}"),
-            &["3:18 names.\"a.example\".check.type: checks of type \"postgres\" are not supported yet"],
+            &format!(
+                "{A}{candidates}check = {{ type = \"postgres\", user = \"x\", role = \"primary\", max_lag = \"1s\", ca_file = \"no\" }}"
+            ),
+            &["max_lag says nothing about a primary", "cannot read", "ca_file is only looked at with tls = \"verify\""],
+        ),
+        (
+            &format!("{A}{candidates}check = {{ type = \"redis\", role = \"slave\", username = \"u\" }}"),
+            &["role: found \"slave\"; allowed: \"any\", \"master\", \"replica\"", "username needs a password"],
+        ),
+        (
+            &format!("{A}{candidates}check = {{ type = \"redis\", password = \"p\", password_file = \"f\" }}"),
+            &["password and password_file exclude each other"],
         ),
         (&format!("{A}{candidates}check = {{ port = 1 }}"), &["check: type is missing"]),
         (&format!("{A}{candidates}check = {{ type = \"udp\" }}"), &["check.type: found \"udp\"; allowed: \"http\""]),
@@ -444,7 +474,7 @@ fn bad_files() {
         (
             &format!("{A}{candidates}check = {{ type = \"tcp\", expect = \"(\", prot = 1 }}"),
             &[
-                "check: port is missing",
+                "port is missing; a check of type \"tcp\" needs one",
                 "check.expect: not a regular expression: unclosed group",
                 "check.prot: unknown key; did you mean port?",
             ],
@@ -608,7 +638,7 @@ fn the_commented_examples_of_the_example_are_valid() {
         folder.put(file, "");
     }
     let config = folder.load().unwrap_or_else(|report| panic!("{text}\n{report}"));
-    assert_eq!(config.names.len(), 6);
+    assert_eq!(config.names.len(), 10);
 }
 
 /// The keys that a table knows, by its own account.
@@ -630,13 +660,17 @@ fn every_key_is_in_the_example_and_in_the_manual() {
         "[[names.a.candidates]]\nKEY",
         "[names.a.check]\ntype = \"http\"\nKEY",
         "[names.a.check]\ntype = \"tcp\"\nKEY",
+        "[names.a.check]\ntype = \"redis\"\nKEY",
+        "[names.a.check]\ntype = \"postgres\"\nKEY",
+        "[names.a.discover]\ntype = \"srv\"\nKEY",
+        "[names.a.discover]\ntype = \"redis-sentinel\"\nKEY",
         "[names.a.check]\ntype = \"tls\"\nKEY",
         "[names.a.check]\ntype = \"exec\"\nKEY",
     ] {
         for key in known_keys(table) {
             assert!(manual.contains(&format!("`{key}`")), "{key} is not in docs/configuration.md");
             let in_example = EXAMPLE.contains(&format!("{key} ")) || EXAMPLE.contains(&format!("{key}]"));
-            assert!(in_example || key == "discover", "{key} is not in har.toml.example");
+            assert!(in_example, "{key} is not in har.toml.example");
         }
     }
 }

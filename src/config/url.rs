@@ -63,6 +63,14 @@ impl Url {
     }
 }
 
+impl Url {
+    /// The same at the port that discovery found, unless it states one.
+    pub fn at_port(&self, port: Option<u16>) -> Url {
+        let port = port.filter(|_| !self.port_stated);
+        Url { port: port.unwrap_or(self.port), port_stated: self.port_stated || port.is_some(), ..self.clone() }
+    }
+}
+
 /// Splits the port off; brackets of an IPv6 literal are removed.
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), String> {
     let (host, port) = match authority.strip_prefix('[') {

@@ -94,6 +94,14 @@ pub fn target(text: &str) -> Result<Target, String> {
     Ok(Target::Name(name))
 }
 
+/// Whether a header is likely to carry a secret.
+pub(super) fn is_secret_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key", "auth"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
 /// Whether a text is `name:digits`.
 fn is_host_and_port(text: &str) -> bool {
     text.split_once(':').is_some_and(|(host, port)| {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::conflict::Claim;
 use super::machine::{Health, Transition, observe};
 use super::overrides::Effect;
 use super::rank::{Input, Standing};
@@ -203,6 +204,16 @@ impl Endpoint {
     pub(super) fn stale_at(&self) -> Option<Time> {
         let known = !self.checks.is_empty() && self.health.state != State::Unknown;
         self.last_check.filter(|_| known).map(|last| last.after(self.interval * STALE_INTERVALS))
+    }
+
+    /// As far as a conflict of roles is concerned.
+    pub(super) fn claim(&self) -> Claim {
+        Claim {
+            address: self.address,
+            up: self.health.state == State::Up && self.effect.drained.is_none(),
+            passed: self.last_outcome == Some(Outcome::Ok),
+            heard: self.health.state != State::Unknown,
+        }
     }
 
     /// The interval at which its own state wants it polled.

@@ -9,7 +9,9 @@
 //! whole name, [`explain`] decides once more from records, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say, `orders` puts that on the endpoints,
 //! [`events`] has the words.
 
+mod conflict;
 pub mod decide;
+pub mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod explain;
@@ -176,6 +178,8 @@ pub struct CheckRef {
     /// Whether it connects to the candidate's own address (`false` for a management address): only
     /// such results speak about this host's network to the candidate.
     pub own_address: bool,
+    /// Passes at the one master or primary alone: two addresses that pass contradict each other.
+    pub exclusive: bool,
 }
 
 impl PartialEq for CheckRef {
@@ -336,6 +340,13 @@ pub struct NameSpec {
     pub fallback: Vec<Host>,
     /// TXT record that lists what is drained, if any.
     pub drain_record: Option<Arc<str>>,
+}
+
+impl NameSpec {
+    /// Whether only one address can be the right one.
+    pub(crate) fn wants_the_one(&self) -> bool {
+        self.candidates.iter().flat_map(|candidate| &candidate.checks).any(|check| check.exclusive)
+    }
 }
 
 /// One candidate of a name.

@@ -107,6 +107,8 @@ pub enum Standing {
     },
     /// Its check reported that it is not to be used.
     NotToBeUsed,
+    /// Up, but another claims to be the one master or primary too and was there first.
+    RoleConflict,
     /// Taken out; the words say until when and by whom.
     Drained(String),
 }
@@ -128,6 +130,7 @@ impl fmt::Display for Standing {
             Standing::NotKnownYet => "not known yet",
             Standing::Down { since } => return write!(f, "down since {}", super::events::utc(*since)),
             Standing::NotToBeUsed => "its check says that it is not to be used",
+            Standing::RoleConflict => "up, but another claims its role too and was there first",
             Standing::Drained(words) => return write!(f, "drained {words}"),
         })
     }

@@ -3,7 +3,7 @@
 //! What did not change (name, host, address, checks) keeps everything it knows; what is checked differently
 //! keeps its place and counts as unknown; what is new is unknown; what is gone is taken out everywhere.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::endpoint::{Endpoint, EndpointCheck};
 use super::overrides::own_reason;
 use super::resolution::LookupKind;
 use super::roster::{FamilyState, Name, Roster, Timer};
-use super::{AnswerRecord, CandidateSpec, EndpointRecord, Family, Host, NameSpec, State, Time};
+use super::{AnswerRecord, CandidateSpec, EndpointRecord, Event, Family, Host, NameSpec, State, Time};
 
 impl Roster {
     /// First load and reload: what is unchanged (name, host, address, checks) keeps everything. Decisions of
@@ -68,6 +68,80 @@ impl Roster {
             }
             self.watch_staleness(index);
         }
+    }
+
+    /// Fits one name to other candidates: what is unchanged (host, address, checks) keeps everything.
+    pub fn refit(&mut self, spec: NameSpec, now: Time) {
+        let Some(&index) = self.index.get(&spec.name) else { return };
+        for users in self.host_users.values_mut() {
+            users.remove(&index);
+        }
+        for host in spec.candidates.iter().map(|candidate| &candidate.host).chain(&spec.fallback) {
+            if let Host::Name(host) = host {
+                self.host_users.entry(Arc::clone(host)).or_default().insert(index);
+            }
+        }
+        self.host_users.retain(|_, users| !users.is_empty());
+        let wants = {
+            let others = self.names.iter().map(|name| &name.spec).filter(|other| other.name != spec.name);
+            wanted_lookups(others.chain([&spec]))
+        };
+        self.lookups.configure(wants, now);
+        let targets: Vec<_> =
+            self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
+        for target in &targets {
+            if let Some(target) = self.targets.get_mut(target) {
+                target.users.retain(|(name, _)| *name != index);
+            }
+        }
+        // In its place for a moment, so that the others keep theirs.
+        let before = self.names.swap_remove(index);
+        let fitted = self.adopt(spec, Some(before), now);
+        let last = self.names.len();
+        self.names.push(fitted);
+        self.names.swap(index, last);
+        self.attach_all(index, now);
+        for target in targets {
+            self.drop_unused(target);
+        }
+        self.dirty.insert(index);
+        self.unwritten.insert(index);
+        self.apply_effects_to(index);
+        let hosts: Vec<Arc<str>> = self.names[index].hosts().cloned().collect();
+        for host in &hosts {
+            self.watch_hold(host, now);
+        }
+        let targets: Vec<_> =
+            self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
+        for target in targets {
+            self.hasten(target, now);
+        }
+        self.watch_staleness(index);
+    }
+
+    /// These names have no candidates yet because they are still being looked for.
+    pub fn set_discovering(&mut self, names: BTreeSet<Arc<str>>) {
+        self.discovering = names;
+    }
+
+    /// The candidates of a name are as known as they will be for now.
+    pub fn discovered(&mut self, name: &str) {
+        if self.discovering.remove(name)
+            && let Some(&index) = self.index.get(name)
+        {
+            self.dirty.insert(index);
+        }
+    }
+
+    /// Takes an event over that was made elsewhere.
+    pub fn note(&mut self, event: Option<Event>) {
+        self.events.extend(event);
+    }
+
+    /// Numbers of the checks that any candidate has.
+    pub fn checks_in_use(&self) -> HashSet<u32> {
+        let candidates = self.names.iter().flat_map(|name| &name.spec.candidates);
+        candidates.flat_map(|candidate| &candidate.checks).map(|check| check.id).collect()
     }
 
     /// Warm start: to be called once, after the first `configure`.
@@ -132,6 +206,7 @@ impl Roster {
         family.since = record.since;
         // What a bypass put in front of it is put there anew.
         family.reason = own_reason(&record.reason).to_owned();
+        family.conflict.settle();
         let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
         let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
         if !record.addresses.is_empty() {
@@ -321,7 +396,7 @@ fn carry_over(
 }
 
 /// Every host name and drain record with the shortest interval that a name wants.
-fn wanted_lookups(specs: &[NameSpec]) -> HashMap<(Arc<str>, LookupKind), Duration> {
+fn wanted_lookups<'a>(specs: impl IntoIterator<Item = &'a NameSpec>) -> HashMap<(Arc<str>, LookupKind), Duration> {
     let mut wants: HashMap<(Arc<str>, LookupKind), Duration> = HashMap::new();
     let mut want = |host: &Arc<str>, kind: LookupKind, interval: Duration| {
         let wanted = wants.entry((Arc::clone(host), kind)).or_insert(interval);
@@ -347,3 +422,6 @@ fn longest_interval(specs: &[NameSpec]) -> Duration {
     });
     intervals.max().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

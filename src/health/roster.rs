@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::conflict::Conflict;
 use super::decide::{Basis, Decision, Plan};
 use super::endpoint::Endpoint;
 use super::events::transition_reason;
@@ -57,6 +58,8 @@ pub struct Roster {
     timers: BTreeSet<(Time, Timer)>,
     pub(super) told_orders: Told,
     round_done: bool,
+    /// Names whose candidates have not been found yet, and may be any moment.
+    pub(super) discovering: BTreeSet<Arc<str>>,
 }
 
 /// A configured name.
@@ -90,6 +93,8 @@ pub(super) struct FamilyState {
     /// Decided at least once, in this process or the last.
     pub(super) decided: bool,
     pub(super) unwritten: bool,
+    /// Of those who claim to be the one master or primary.
+    pub(super) conflict: Conflict,
 }
 
 /// What happens by itself at some time. Looked at when it comes: what moved meanwhile is put back.
@@ -318,7 +323,8 @@ impl Roster {
                 let resolved = name.hosts().all(|host| {
                     self.lookups.get(host).is_some_and(|entry| entry.finished || !entry.addresses.is_empty())
                 });
-                resolved && name.endpoints.iter().all(|endpoint| endpoint.health.state != State::Unknown)
+                let found = !self.discovering.contains(&name.spec.name);
+                found && resolved && name.endpoints.iter().all(|endpoint| endpoint.health.state != State::Unknown)
             });
         self.round_done
     }
@@ -345,7 +351,7 @@ impl Roster {
         }
         let priority = endpoint.reported_priority;
         let observed = endpoint.apply(id, result, &name.spec, now);
-        if observed.is_some() || endpoint.reported_priority != priority {
+        if observed.is_some() || endpoint.reported_priority != priority || name.spec.wants_the_one() {
             self.dirty.insert(name_index);
         }
         if let Some(Some(transition)) = observed {

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::conflict::{Conflict, News};
 use super::decide::{Answered, Basis, Decision, FamilyDecision, Plan, Ranked, View, decide};
+use super::endpoint::Endpoint;
 use super::events::place;
 use super::overrides::{SEAM, row_words};
-use super::rank::{Ranking, Sharer};
+use super::rank::{Input, Ranking, Sharer};
 use super::roster::{Name, Records, Roster};
 use super::{AnswerRecord, Event, EventKind, Family, Host, State, Time};
 
@@ -18,8 +20,20 @@ impl Roster {
     pub(super) fn decide_name(&mut self, index: usize, now: Time) -> Option<Decision> {
         let name = self.names.get(index)?;
         let by_family = Family::BOTH.map(|family| indices_of(name, family));
+        if name.spec.wants_the_one() {
+            self.settle_conflicts(index, &by_family, now);
+        }
+        let name = self.names.get(index)?;
         let view = self.view(name, &by_family);
-        let answered = decide(&view);
+        let mut answered = decide(&view);
+        for (family, answered) in Family::BOTH.into_iter().zip(&mut answered) {
+            let conflict = &name.families[family.index()].conflict;
+            for place in &mut answered.ranking.places {
+                if conflict.leaves_out(view.inputs[family.index()][place.input].address) {
+                    place.standing = Conflict::standing();
+                }
+            }
+        }
         let reasons = Family::BOTH.map(|family| {
             let (state, new) = (&name.families[family.index()], &answered[family.index()]);
             let changed = !state.decided || state.plan != new.plan || state.basis != new.basis;
@@ -116,17 +130,55 @@ impl Roster {
         records
     }
 
+    /// Finds out who claims to be the one master or primary, and tells of what changed.
+    fn settle_conflicts(&mut self, index: usize, by_family: &[Vec<usize>; 2], now: Time) {
+        let Some(Name { spec, endpoints, families, .. }) = self.names.get_mut(index) else { return };
+        for (family, (indices, state)) in Family::BOTH.into_iter().zip(by_family.iter().zip(families)) {
+            let exclusive = |e: &&Endpoint| {
+                spec.candidates.get(e.candidate).is_some_and(|c| c.checks.iter().any(|check| check.exclusive))
+            };
+            let own = indices.iter().filter_map(|&i| endpoints.get(i)).filter(exclusive);
+            let claims: Vec<_> = own.map(Endpoint::claim).collect();
+            let Some(news) = state.conflict.update(&claims, &state.addresses) else { continue };
+            let word = |address: &IpAddr| {
+                let endpoint = endpoints.iter().find(|e| e.address == *address);
+                let host = endpoint.and_then(|e| spec.candidates.get(e.candidate)).map(|c| &c.host);
+                host.map_or_else(|| address.to_string(), |host| place(host, *address))
+            };
+            let reason = match news {
+                News::Begins(keeper, others) => {
+                    let others: Vec<String> = others.iter().take(TOLD_ADDRESSES).map(word).collect();
+                    let keeper = word(&keeper);
+                    format!(
+                        "{keeper} and {} claim to be the one master or primary: the answer stays at {keeper}",
+                        others.join(", ")
+                    )
+                }
+                News::Ends => "no two claim to be the one master or primary any more".to_owned(),
+            };
+            let mut event = Event::new(now, EventKind::RoleConflict, reason);
+            event.name = Some(Arc::clone(&spec.name));
+            event.family = Some(family);
+            self.events.push(event);
+        }
+    }
+
     fn view<'a>(&'a self, name: &'a Name, by_family: &[Vec<usize>; 2]) -> View<'a> {
         let spec = &name.spec;
-        let inputs = |indices: &Vec<usize>| {
-            let endpoints = indices.iter().map(|&i| &name.endpoints[i]);
-            endpoints.filter_map(|e| Some(e.input(spec.candidates.get(e.candidate)?))).collect()
-        };
         let [v4, v6] = &name.families;
+        let inputs = |indices: &Vec<usize>, conflict: &Conflict| {
+            let endpoints = indices.iter().map(|&i| &name.endpoints[i]);
+            let input = |e: &'a Endpoint| {
+                let input = e.input(spec.candidates.get(e.candidate)?);
+                let priority = input.priority.filter(|_| !conflict.leaves_out(e.address));
+                Some(Input { priority, ..input })
+            };
+            endpoints.filter_map(input).collect()
+        };
         View {
             policy: &spec.policy,
             sharer: Sharer { machine: self.machine, name: &spec.name },
-            inputs: [inputs(&by_family[0]), inputs(&by_family[1])],
+            inputs: [inputs(&by_family[0], &v4.conflict), inputs(&by_family[1], &v6.conflict)],
             incumbent: [&v4.addresses, &v6.addresses],
             last_good: [&v4.last_good, &v6.last_good],
             looked_up: Family::BOTH.map(|family| self.looked_up(name, family)),
@@ -171,7 +223,8 @@ impl Roster {
         let passed = name.endpoints.iter().any(|e| e.health.state == State::Up || e.effect.forced);
         let resolved = name.hosts().all(|host| self.lookups.get(host).is_some_and(|entry| entry.finished));
         let heard = name.endpoints.iter().all(|e| e.health.state != State::Unknown);
-        let cold = name.cold && !passed && !(resolved && heard);
+        let found = !self.discovering.contains(&name.spec.name);
+        let cold = name.cold && !passed && !(found && resolved && heard);
         self.names[index].cold = cold;
         cold
     }

@@ -163,7 +163,7 @@ pub(super) fn found(addresses: &[&str]) -> LookupResult {
 
 /// A name with the defaults of the configuration and these candidates.
 pub(super) fn spec(name: &str, candidates: &[&str]) -> NameSpec {
-    let check = CheckRef { id: 1, definition: "tcp:80".into(), is_none: false, own_address: true };
+    let check = CheckRef { id: 1, definition: "tcp:80".into(), is_none: false, own_address: true, exclusive: false };
     NameSpec {
         name: name.into(),
         policy: Policy {

@@ -4,12 +4,13 @@
 //! loaded again: that is how `health` shares them and how a reload knows what did not change. Numbers are
 //! given out once and never again; a check that no configuration holds any more loses its runner.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::checks::Runner;
+use super::checks::{Runner, Unprepared};
+use super::discovery::Finder;
 use super::trust::SystemRoots;
-use crate::config::{Check, CheckKind, Config, Target};
+use crate::config::{Check, CheckKind, Config, Name, Target};
 use crate::health::{CandidateSpec, CheckRef, Host, NameSpec};
 
 /// Every check there is, numbered.
@@ -32,6 +33,8 @@ pub struct Compiled {
     pub specs: Vec<NameSpec>,
     /// Checks that cannot be run as they stand (an unreadable certificate, say), in words.
     pub problems: Vec<String>,
+    /// For the names whose candidates are found.
+    pub finders: Vec<Finder>,
 }
 
 impl Catalogue {
@@ -43,37 +46,61 @@ impl Catalogue {
         let mut problems = Vec::new();
         let roots = SystemRoots::new();
         let before = std::mem::take(&mut self.entries);
-        let specs = config
-            .names
-            .iter()
-            .map(|name| NameSpec {
-                name: name.name.to_string().into(),
-                policy: name.policy.clone(),
-                thresholds: name.thresholds.clone(),
-                pace: name.pace.clone(),
-                resolve_interval: name.resolve_interval,
-                resolve_hold: name.resolve_hold,
-                candidates: name
-                    .candidates
-                    .iter()
-                    .map(|candidate| CandidateSpec {
-                        host: host(&candidate.host),
-                        priority: candidate.priority,
-                        weight: candidate.weight,
-                        checks: candidate
-                            .checks
-                            .iter()
-                            .map(|check| self.refer(check, &before, &roots, &mut problems))
-                            .collect(),
-                    })
-                    .collect(),
-                fallback: name.fallback.iter().map(host).collect(),
-                drain_record: name.drain_record.as_ref().map(|record| record.to_string().into()),
-            })
-            .collect();
+        let mut make = |check: &Check| Runner::new(check, &roots);
+        let specs = config.names.iter().map(|name| self.spec(name, &before, &mut make, &mut problems)).collect();
         let entries = &self.entries;
         self.numbers.retain(|_, number| entries.contains_key(number));
-        Compiled { specs, problems }
+        let finders = config.names.iter().filter_map(|name| Finder::new(name, &roots)).collect();
+        Compiled { specs, problems, finders }
+    }
+
+    /// The same for one name whose candidates changed; runners of checks that are new are among the given ones.
+    pub fn compile_name(
+        &mut self,
+        name: &Name,
+        mut runners: HashMap<Check, Result<Runner, Unprepared>>,
+    ) -> (NameSpec, Vec<String>) {
+        let mut problems = Vec::new();
+        let mut make = |check: &Check| {
+            runners.remove(check).unwrap_or_else(|| Err(Unprepared("the check could not be prepared".to_owned())))
+        };
+        let spec = self.spec(name, &HashMap::new(), &mut make, &mut problems);
+        (spec, problems)
+    }
+
+    /// Forgets the checks that are not among these numbers.
+    pub fn retain(&mut self, used: &HashSet<u32>) {
+        self.entries.retain(|number, _| used.contains(number));
+        self.numbers.retain(|_, number| used.contains(number));
+    }
+
+    fn spec(
+        &mut self,
+        name: &Name,
+        before: &HashMap<u32, Entry>,
+        make: &mut dyn FnMut(&Check) -> Result<Runner, Unprepared>,
+        problems: &mut Vec<String>,
+    ) -> NameSpec {
+        NameSpec {
+            name: name.name.to_string().into(),
+            policy: name.policy.clone(),
+            thresholds: name.thresholds.clone(),
+            pace: name.pace.clone(),
+            resolve_interval: name.resolve_interval,
+            resolve_hold: name.resolve_hold,
+            candidates: name
+                .candidates
+                .iter()
+                .map(|candidate| CandidateSpec {
+                    host: host(&candidate.host),
+                    priority: candidate.priority,
+                    weight: candidate.weight,
+                    checks: candidate.checks.iter().map(|check| self.refer(check, before, make, problems)).collect(),
+                })
+                .collect(),
+            fallback: name.fallback.iter().map(host).collect(),
+            drain_record: name.drain_record.as_ref().map(|record| record.to_string().into()),
+        }
     }
 
     /// What runs the check of that number.
@@ -90,7 +117,7 @@ impl Catalogue {
         &mut self,
         check: &Check,
         before: &HashMap<u32, Entry>,
-        roots: &SystemRoots,
+        make: &mut dyn FnMut(&Check) -> Result<Runner, Unprepared>,
         problems: &mut Vec<String>,
     ) -> CheckRef {
         let number = match self.numbers.get(check) {
@@ -105,7 +132,7 @@ impl Catalogue {
         let entry = self.entries.entry(number).or_insert_with(|| {
             let definition =
                 before.get(&number).map_or_else(|| check.definition().into(), |had| Arc::clone(&had.definition));
-            let runner = Runner::new(check, roots).unwrap_or_else(|error| {
+            let runner = make(check).unwrap_or_else(|error| {
                 problems.push(format!("check {definition}: {error}"));
                 Runner::unprepared(error)
             });
@@ -117,6 +144,7 @@ impl Catalogue {
             is_none: check.kind == CheckKind::None,
             // What a command does is unknown: its failures neither blame nor acquit this host's network.
             own_address: check.address.is_none() && !matches!(check.kind, CheckKind::Exec(_)),
+            exclusive: check.wants_the_one(),
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::health::{CheckResult, Outcome};
 use crate::poll::connect::{Failure, Limit, bare};
 use crate::poll::exec::ExecRunner;
 use crate::poll::http::HttpRunner;
+use crate::poll::postgres::PostgresRunner;
+use crate::poll::redis::RedisRunner;
 use crate::poll::tcp::TcpRunner;
 use crate::poll::tls::TlsRunner;
 use crate::poll::trust::SystemRoots;
@@ -28,6 +30,8 @@ pub struct Runner {
 enum Kind {
     Http(Box<HttpRunner>),
     Tcp(TcpRunner),
+    Redis(Box<RedisRunner>),
+    Postgres(Box<PostgresRunner>),
     Tls(TlsRunner),
     Exec(ExecRunner),
     /// `none`: nothing is done and all is well.
@@ -76,6 +80,10 @@ impl Runner {
         let kind = match &check.kind {
             CheckKind::Http(http) => Kind::Http(Box::new(HttpRunner::new(http, roots).map_err(Unprepared)?)),
             CheckKind::Tcp(tcp) => Kind::Tcp(TcpRunner::new(tcp).map_err(Unprepared)?),
+            CheckKind::Redis(redis) => Kind::Redis(Box::new(RedisRunner::new(redis, roots).map_err(Unprepared)?)),
+            CheckKind::Postgres(postgres) => {
+                Kind::Postgres(Box::new(PostgresRunner::new(postgres, roots).map_err(Unprepared)?))
+            }
             CheckKind::Tls(tls) => Kind::Tls(TlsRunner::new(tls, roots).map_err(Unprepared)?),
             CheckKind::Exec(exec) => Kind::Exec(ExecRunner::new(exec).map_err(Unprepared)?),
             CheckKind::None => Kind::None,
@@ -107,6 +115,8 @@ impl Runner {
         match &self.kind {
             Kind::Http(http) => http.run(route, limit),
             Kind::Tcp(tcp) => tcp.run(route, limit),
+            Kind::Redis(redis) => redis.run(route, limit),
+            Kind::Postgres(postgres) => postgres.run(route, limit),
             Kind::Tls(tls) => tls.run(route, limit),
             Kind::Exec(exec) => exec.run(route, limit),
             Kind::None => bare(Outcome::Ok, Duration::ZERO),

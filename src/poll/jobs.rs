@@ -14,11 +14,14 @@ use super::Message;
 use super::catalogue::{Catalogue, Compiled};
 use super::checks::Runner;
 use super::connect::bare;
-use super::lookup::{self, Found, Options, Upstreams};
+use super::discovery::{Finder, Refit};
+use super::lookup::{self, Options, Upstreams};
+use super::refit::{Known, fill};
 use super::resolv_conf::Follower;
 use super::workers::{Lane, Limits, Pool};
-use crate::config::{self, Config, Problem, Report, Route};
+use crate::config::{self, Config, Name, Problem, Report, Route};
 use crate::dns::HostName;
+use crate::health::discovery::{Answer, Found};
 use crate::health::resolution::{LookupFailure, LookupJob, LookupKind, LookupResult};
 use crate::health::schedule::{CheckJob, TargetId};
 use crate::health::{CheckResult, Outcome};
@@ -62,6 +65,19 @@ pub enum Done {
         /// A server beyond loopback answered.
         beyond_loopback: bool,
     },
+    /// Candidates were looked for.
+    Searched {
+        /// The configured name.
+        name: Arc<str>,
+        /// Where, in words.
+        source: Arc<str>,
+        /// What was found, or why not.
+        result: Result<Answer, String>,
+        /// A server beyond loopback answered.
+        beyond_loopback: bool,
+    },
+    /// Candidates that were found are ready to be taken over.
+    Refitted(Box<Refit>),
     /// The list of upstream servers was looked at.
     Followed {
         /// Back from the worker.
@@ -91,6 +107,8 @@ pub struct Fresh {
     pub config: Config,
     /// Knows the general upstream servers.
     pub follower: Box<Follower>,
+    /// What was known of discovered candidates when it was read; it is in `config`.
+    pub known: Known,
     /// With its checks added.
     pub catalogue: Catalogue,
     /// What `health` needs.
@@ -231,17 +249,48 @@ impl Crew {
         changed
     }
 
+    /// Looks for the candidates of a name.
+    pub fn find(&mut self, finder: Finder) {
+        let (inbox, upstream, search) = (self.inbox.clone(), Arc::clone(&self.upstream), finder.search.clone());
+        let done = move |result, beyond_loopback| {
+            Message::Done(Done::Searched { name: search.name, source: search.source, result, beyond_loopback })
+        };
+        let (spare, spare_inbox) = (done.clone(), self.inbox.clone());
+        let work = Box::new(move || {
+            let upstreams = Upstreams { general: &upstream.general, routes: &upstream.routes };
+            let options = Options { source: upstream.source, timeout: LOOKUP_TIMEOUT };
+            let (result, beyond_loopback) = finder.find(&upstreams, &options);
+            inbox.send(done(result, beyond_loopback));
+        });
+        if self.pool.submit(Lane::Normal, work).is_err() {
+            spare_inbox.send(spare(Err("no worker thread could be started".to_owned()), false));
+        }
+    }
+
+    /// Prepares what was found for a name. Without a thread it is done here: what was found must not be lost.
+    pub fn prepare(&mut self, name: Name, found: Vec<Found>, generation: u64, serial: u64) {
+        let inbox = self.inbox.clone();
+        let work = Box::new(move || {
+            let refit = Refit::new(name, &found, generation, serial);
+            inbox.send(Message::Done(Done::Refitted(Box::new(refit))));
+        });
+        if let Err(refused) = self.pool.submit(Lane::Normal, work) {
+            (refused.job)();
+        }
+    }
+
     /// Reads the configuration again and prepares its checks.
-    pub fn load(&mut self, running: &Config, mut catalogue: Catalogue) {
+    pub fn load(&mut self, running: &Config, mut catalogue: Catalogue, known: Known) {
         let (inbox, path, listeners) = (self.inbox.clone(), running.path.clone(), Arc::clone(&self.listeners));
         let refusal = Report(vec![Problem::of_file(
             path.clone(),
             "no worker thread could be started to read it; send SIGHUP again",
         )]);
         let work = Box::new(move || {
-            let loaded = config::load(&path).map(|config| {
+            let loaded = config::load(&path).map(|mut config| {
+                fill(&mut config, &known);
                 let compiled = catalogue.compile(&config);
-                Fresh { follower: follow(&config, &listeners), config, catalogue, compiled }
+                Fresh { follower: follow(&config, &listeners), config, known, catalogue, compiled }
             });
             inbox.send(Message::Done(Done::Loaded(Box::new(loaded))));
         });
@@ -337,11 +386,11 @@ fn look_up(job: LookupJob, upstream: &Upstream) -> Done {
     }
 }
 
-fn ttl<T>(found: &Result<Found<T>, lookup::Failure>) -> Option<Duration> {
+fn ttl<T>(found: &Result<lookup::Found<T>, lookup::Failure>) -> Option<Duration> {
     found.as_ref().ok().and_then(|found| found.ttl)
 }
 
-fn values<T>(found: Result<Found<T>, lookup::Failure>) -> Result<Vec<T>, LookupFailure> {
+fn values<T>(found: Result<lookup::Found<T>, lookup::Failure>) -> Result<Vec<T>, LookupFailure> {
     found.map(|found| found.values).map_err(|failure| match failure {
         lookup::Failure::Timeout => LookupFailure::Timeout,
         lookup::Failure::NxDomain => LookupFailure::NxDomain,

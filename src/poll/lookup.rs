@@ -115,6 +115,43 @@ pub struct Texts {
     pub heard_beyond_loopback: bool,
 }
 
+/// A target of an SRV record (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Where the service is.
+    pub target: HostName,
+    /// On which port.
+    pub port: u16,
+    /// Lower first.
+    pub priority: u16,
+    /// Share among equals.
+    pub weight: u16,
+}
+
+/// The SRV records of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services {
+    /// Those with a target; the root as a target means that there is none.
+    pub records: Result<Found<Service>, Failure>,
+    /// As in [`Lookup`].
+    pub heard_beyond_loopback: bool,
+}
+
+/// Looks up the SRV records of a name. Blocks up to the time-out of the options.
+pub fn lookup_services(name: &HostName, upstreams: &Upstreams<'_>, options: &Options) -> Services {
+    let mut chases = [Chase::new(name, RecordType::SRV)];
+    let heard_beyond_loopback = run(&mut chases, upstreams, options);
+    let [chase] = chases;
+    let service = |data: &RData| match data {
+        RData::SRV(srv) => {
+            let target = wire_name(&srv.target).filter(|target| target.labels() > 0 && !target.is_wildcard())?;
+            Some(Service { target, port: srv.port, priority: srv.priority, weight: srv.weight })
+        }
+        _ => None,
+    };
+    Services { records: chase.finish(service), heard_beyond_loopback }
+}
+
 /// Looks up the addresses of a name. Blocks up to the time-out of the options.
 ///
 /// Addresses that no candidate can have are left out: filtering resolvers answer `0.0.0.0` or `::` for what they

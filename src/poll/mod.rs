@@ -9,6 +9,7 @@ pub mod catalogue;
 mod certificates;
 pub mod checks;
 mod connect;
+pub mod discovery;
 mod exec;
 mod http;
 mod http_connector;
@@ -16,7 +17,11 @@ pub mod jobs;
 mod ledger;
 pub mod lookup;
 pub mod loops;
+mod postgres;
+mod redis;
+pub mod refit;
 pub mod resolv_conf;
+mod secure;
 mod tally;
 mod tcp;
 mod tls;
@@ -44,6 +49,7 @@ use certificates::Certificates;
 use jobs::{Crew, Done, Loaded};
 use ledger::Ledger;
 use loops::{Loops, Traffic};
+use refit::Searches;
 use tally::Tally;
 use upstreams::shown;
 
@@ -192,6 +198,8 @@ pub struct Poller {
     suspend: SuspendWatch,
     /// Upstream servers that ask har.
     loops: Loops,
+    /// Candidates that are looked for.
+    searches: Searches,
 }
 
 impl Poller {
@@ -199,9 +207,18 @@ impl Poller {
     pub fn new(setup: Setup) -> (Poller, Vec<NameAnswer>, Vec<SocketAddr>) {
         let now = setup.clock.now();
         let mut catalogue = Catalogue::default();
+        let mut setup = setup;
+        let known = refit::stored(&setup.config, &setup.stored);
+        refit::fill(Arc::make_mut(&mut setup.config), &known);
         let compiled = catalogue.compile(&setup.config);
+        let mut searches = Searches::default();
+        searches.configure(compiled.finders, now);
+        for (name, (_, found)) in known {
+            searches.discoveries.seed(&name, found);
+        }
         let mut roster = Roster::new(&setup.machine_id);
         roster.configure(compiled.specs, now);
+        roster.set_discovering(searches.discoveries.unfinished());
         roster.restore(&setup.stored.endpoints, &setup.stored.answers, now);
         roster.set_overrides(setup.stored.overrides.clone(), now);
         let crew = Crew::new(setup.inbox.clone(), &setup.config, setup.listeners.clone());
@@ -226,6 +243,7 @@ impl Poller {
             store_trouble: setup.store_trouble,
             suspend: SuspendWatch::new(),
             loops: Loops::default(),
+            searches,
         };
         for problem in compiled.problems {
             warn!("{problem}");
@@ -260,7 +278,8 @@ impl Poller {
     /// How long nothing is due, if nobody writes.
     fn until_due(&self) -> Duration {
         let now = self.clock.now();
-        let due = self.roster.next_due().unwrap_or(self.next_housekeeping).min(self.next_housekeeping);
+        let dues = [self.roster.next_due(), self.searches.next_due()];
+        let due = dues.into_iter().flatten().fold(self.next_housekeeping, Time::min);
         due.since(now)
     }
 
@@ -288,6 +307,11 @@ impl Poller {
                 self.roster.apply_drain_text(&record, strings, ttl, now);
                 self.heard_from_upstream(beyond_loopback, now);
             }
+            Message::Done(Done::Searched { name, source, result, beyond_loopback }) => {
+                self.searched(&name, &source, result, now);
+                self.heard_from_upstream(beyond_loopback, now);
+            }
+            Message::Done(Done::Refitted(refit)) => self.refit(*refit, now),
             Message::Done(Done::Followed { follower, changed }) => {
                 if self.crew.followed(follower, changed) {
                     self.new_servers(now);
@@ -329,6 +353,9 @@ impl Poller {
             let answer = self.name_answer(&decision);
             (self.link.publish)(Publication::Answer { name: decision.name as u32, answer });
         }
+        if std::mem::take(&mut self.searches.changed) {
+            self.write_everything(now);
+        }
         self.report_ready(now);
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &mut batch);
@@ -342,6 +369,7 @@ impl Poller {
     }
 
     fn hand_out(&mut self, now: Time) {
+        self.search(now);
         for job in self.roster.next_lookups(now, self.crew.free_lookups()) {
             self.crew.look_up(job);
         }
@@ -356,6 +384,7 @@ impl Poller {
             info!("this host was suspended for {slept:.0?}: everything is checked at once");
             (self.link.publish)(Publication::Renew);
             self.roster.check_everything(now);
+            self.searches.discoveries.hasten_all(now);
         }
         self.crew.follow();
         self.count(batch, now);
@@ -425,7 +454,7 @@ impl Poller {
     fn reload(&mut self) {
         if !self.reloading {
             self.reloading = true;
-            self.crew.load(&self.config, self.catalogue.clone());
+            self.crew.load(&self.config, self.catalogue.clone(), self.searches.known());
         }
     }
 
@@ -449,6 +478,9 @@ impl Poller {
         self.config = Arc::new(fresh.config);
         self.catalogue = fresh.catalogue;
         self.roster.configure(fresh.compiled.specs, now);
+        self.searches.configure(fresh.compiled.finders, now);
+        self.roster.set_discovering(self.searches.discoveries.unfinished());
+        self.catch_up(&fresh.known);
         self.crew.configure(&self.config, fresh.follower);
         self.loops.keep(&self.crew.tested());
         self.crew.set_looping(self.loops.found());

@@ -15,6 +15,7 @@ impl Poller {
         self.loops.keep(&self.crew.tested());
         self.publish_servers();
         self.roster.check_everything(now);
+        self.searches.discoveries.hasten_all(now);
         self.test_loops(now);
     }
 

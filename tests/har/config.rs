@@ -70,21 +70,6 @@ fn every_problem_is_named_with_its_place_in_one_go() {
 }
 
 #[test]
-fn what_does_not_exist_yet_is_refused_and_not_ignored() {
-    for (what, line) in [
-        ("redis", "check = { type = \"redis\" }\ncandidates = [\"192.0.2.7\"]"),
-        ("postgres", "check = { type = \"postgres\" }\ncandidates = [\"192.0.2.7\"]"),
-        ("discover", "check = \"none\"\ndiscover = { type = \"srv\", record = \"_http._tcp.example.com\" }"),
-    ] {
-        let har = with_config(&format!("[names.\"api.example\"]\n{line}\n"));
-        let (code, stdout, stderr) = run(&mut har.tool("check-config"));
-        let text = stdout + &stderr;
-        assert_eq!(code, Some(2), "{what}: {text}");
-        assert!(text.contains("not supported yet"), "{what}: {text}");
-    }
-}
-
-#[test]
 fn a_missing_file_is_named() {
     let (code, _, stderr) = run(Command::new(BINARY).args(["serve", "--config", "/nonexistent/har.toml"]));
     assert_eq!(code, Some(2));

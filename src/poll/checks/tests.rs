@@ -1,5 +1,6 @@
 //! Checks against scripted servers on loopback: every outcome, the deadline, what the server gets to see.
 
+mod databases;
 mod days;
 mod exec;
 mod http;

@@ -43,6 +43,13 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for `name` and its key, as text in PEM.
+    pub fn pem(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        (params.signed_by(&key, &self.issuer).expect("a signature").pem(), key.serialize_pem())
+    }
+
     /// A server with a certificate for `name` that ends after this long.
     pub fn server_for(&self, name: &str, left: Duration) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");

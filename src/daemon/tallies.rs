@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crate::config::Config;
 use crate::dns::answer::{Kind, QueryKind};
+use crate::health::Time;
 use crate::serve::counters::{NameTable, Totals};
 use crate::serve::upstream::ServerCounters;
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
@@ -64,6 +65,19 @@ impl Tallies {
     /// The table that the loop counts into.
     pub fn table(&self) -> Arc<NameTable> {
         Arc::clone(&self.current.table)
+    }
+
+    /// When each of these names was last asked for, by its index in the current configuration.
+    pub fn last_asked(&self, names: &[usize]) -> Vec<Option<Time>> {
+        let asked = |&index: &usize| self.current.table.name(index as u32).map(|name| Time(name.asked_ms()));
+        names.iter().map(asked).map(|at| at.filter(|at| *at > Time(0))).collect()
+    }
+
+    /// Marks names that rest: the loop tells of the next query for each, once.
+    pub fn mark_idle(&self, names: &[usize]) {
+        for name in names.iter().filter_map(|&index| self.current.table.name(index as u32)) {
+            name.idle.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A new table for a new configuration.

@@ -13,6 +13,7 @@ pub mod decide;
 pub mod endpoint;
 pub mod events;
 pub mod hash;
+mod idle;
 mod local_fault;
 pub mod machine;
 pub mod overrides;

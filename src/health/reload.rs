@@ -28,6 +28,7 @@ impl Roster {
         self.dirty.clear();
         self.unwritten.clear();
         self.longest_interval = longest_interval(&specs);
+        self.resting = (0..specs.len()).filter(|&index| !specs[index].pace.idle_after.is_zero()).collect();
         for (index, spec) in specs.into_iter().enumerate() {
             let before = old.remove(&spec.name);
             self.index.insert(Arc::clone(&spec.name), index);

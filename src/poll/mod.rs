@@ -125,6 +125,10 @@ pub struct Link {
     /// Adds the event loop's counters to a batch; tells whether an upstream beyond loopback answered since the last
     /// call.
     pub collect: Box<dyn FnMut(&mut Batch) -> bool + Send>,
+    /// When each of these names (indices in the configuration last published) was last asked for in this process.
+    pub asked: Box<dyn FnMut(&[usize]) -> Vec<Option<Time>> + Send>,
+    /// These names rest: the next query for one comes back at once as [`Message::Asked`].
+    pub rest: Box<dyn FnMut(&[usize]) + Send>,
 }
 
 /// The poller thread's state.
@@ -172,7 +176,13 @@ impl Poller {
             clock: setup.clock,
             inbox: setup.inbox,
             writer: setup.writer,
-            link: Link { publish: Box::new(|_| {}), beat: Box::new(|| {}), collect: Box::new(|_| false) },
+            link: Link {
+                publish: Box::new(|_| {}),
+                beat: Box::new(|| {}),
+                collect: Box::new(|_| false),
+                asked: Box::new(|_| Vec::new()),
+                rest: Box::new(|_| {}),
+            },
             tally: Tally::default(),
             started: now,
             next_housekeeping: now,
@@ -248,7 +258,7 @@ impl Poller {
             Message::StoreTrouble(trouble) => self.store_trouble(trouble),
             Message::WriteAll => self.write_everything(now),
             Message::Reload => self.reload(),
-            Message::Asked { name } => self.roster.asked(name as usize, now),
+            Message::Asked { name } => self.roster.asked(name as usize, now, now),
             Message::Stop => {}
         }
     }
@@ -297,8 +307,24 @@ impl Poller {
             self.roster.check_everything(now);
         }
         self.crew.follow();
+        self.let_rest(now);
         self.count(batch, now);
         self.report_status();
+    }
+
+    /// Learns which names were asked for, and marks those that rest from now on.
+    fn let_rest(&mut self, now: Time) {
+        let names = self.roster.resting_names().to_vec();
+        if names.is_empty() {
+            return;
+        }
+        for (name, at) in names.iter().zip((self.link.asked)(&names)) {
+            if let Some(at) = at {
+                self.roster.asked(*name, at, now);
+            }
+        }
+        let idle: Vec<usize> = names.into_iter().filter(|&name| self.roster.is_idle(name, now)).collect();
+        (self.link.rest)(&idle);
     }
 
     /// Counters and the heartbeat.

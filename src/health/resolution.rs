@@ -114,6 +114,16 @@ pub(super) struct Change {
     pub(super) stopped: Vec<(Family, &'static str)>,
     /// It resolves again in these families.
     pub(super) resumed: Vec<Family>,
+    /// A look-up of a family succeeded for the first time.
+    pub(super) learned: bool,
+}
+
+impl Change {
+    /// Whether everything is as it was.
+    pub(super) fn is_none(&self) -> bool {
+        let same = self.came.is_empty() && self.went.is_empty() && self.stopped.is_empty() && self.resumed.is_empty();
+        same && !self.first && !self.learned
+    }
 }
 
 /// Every host name that is looked up.
@@ -268,7 +278,7 @@ impl Entry {
     }
 
     fn resolved(&mut self, family: Family, found: &[IpAddr], now: Time, change: &mut Change) {
-        self.succeeded[family.index()] = true;
+        change.learned |= !std::mem::replace(&mut self.succeeded[family.index()], true);
         if self.failing[family.index()].take().is_some() {
             change.resumed.push(family);
         }

@@ -176,7 +176,11 @@ impl Roster {
         for family in &change.resumed {
             tell(format!("{} resolves again", family.record()));
         }
-        self.sync_host(&host, now);
+        if change.is_none() {
+            self.refresh_host(&host);
+        } else {
+            self.sync_host(&host, now);
+        }
     }
 
     /// What a look-up of a drain record yielded: its strings. After a failure other than NXDOMAIN what it

@@ -158,17 +158,18 @@ impl Roster {
         };
         self.queue.set(id, next.max(now));
         let (users, address) = (target.users.clone(), target.address);
+        // The other checks of the same endpoints; each once, however many names share it.
+        let mut others: BTreeSet<TargetId> = BTreeSet::new();
         for (name, candidate) in users {
             let Some(entry) = self.names.get_mut(name) else { continue };
             let own = |e: &&mut Endpoint| e.candidate == candidate && e.address == address;
             let Some(endpoint) = entry.endpoints.iter_mut().find(own) else { continue };
             endpoint.interval = wanted;
-            let others: Vec<TargetId> =
-                endpoint.checks.iter().map(|check| check.target).filter(|other| *other != id).collect();
-            for other in others {
-                self.hasten(other, now);
-            }
+            others.extend(endpoint.checks.iter().map(|check| check.target).filter(|other| *other != id));
             self.watch_staleness(name);
+        }
+        for other in others {
+            self.hasten(other, now);
         }
     }
 }

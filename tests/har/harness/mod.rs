@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod dns;
 pub mod namespace;
 pub mod notify;
+pub mod script;
 #[cfg(test)]
 mod tests;
 pub mod upstream;

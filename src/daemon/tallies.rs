@@ -142,16 +142,12 @@ impl Tallies {
         config: &Config,
         batch: &mut Batch,
     ) -> bool {
-        let mut heard = 0;
         for (address, counters) in upstreams {
             let route = route_of(config, *address);
             let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
             let before = self.upstreams_before.get(&(*address, route.clone()));
             let and_before = |count: u64, of: fn(&UpstreamRow) -> u64| count + before.map_or(0, of);
             let answers = read(&counters.answers);
-            if !address.ip().is_loopback() {
-                heard += answers;
-            }
             let dead = counters.state.load(Ordering::Relaxed) == ServerCounters::DEAD;
             let rtt_us = read(&counters.rtt_us);
             batch.upstreams.push(UpstreamRow {
@@ -166,6 +162,13 @@ impl Tallies {
                 route,
             });
         }
+        self.heard(upstreams)
+    }
+
+    /// Whether an upstream beyond loopback answered since the last call.
+    pub fn heard(&mut self, upstreams: &[(SocketAddr, Arc<ServerCounters>)]) -> bool {
+        let beyond = upstreams.iter().filter(|(address, _)| !address.ip().is_loopback());
+        let heard = beyond.map(|(_, counters)| counters.answers.load(Ordering::Relaxed)).sum();
         let more = heard > self.heard;
         self.heard = heard;
         more

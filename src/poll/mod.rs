@@ -125,6 +125,8 @@ pub struct Link {
     /// Adds the event loop's counters to a batch; tells whether an upstream beyond loopback answered since the last
     /// call.
     pub collect: Box<dyn FnMut(&mut Batch) -> bool + Send>,
+    /// Whether an upstream beyond loopback answered since this or `collect` was last called.
+    pub heard: Box<dyn FnMut() -> bool + Send>,
     /// When each of these names (indices in the configuration last published) was last asked for in this process.
     pub asked: Box<dyn FnMut(&[usize]) -> Vec<Option<Time>> + Send>,
     /// These names rest: the next query for one comes back at once as [`Message::Asked`].
@@ -180,6 +182,7 @@ impl Poller {
                 publish: Box::new(|_| {}),
                 beat: Box::new(|| {}),
                 collect: Box::new(|_| false),
+                heard: Box::new(|| false),
                 asked: Box::new(|_| Vec::new()),
                 rest: Box::new(|_| {}),
             },
@@ -234,6 +237,10 @@ impl Poller {
                 self.crew.note(job.target, &result);
                 if let Some(host) = self.roster.candidate_of(job.target) {
                     self.ledger.result(host, job.address, self.catalogue.definition(job.check), &result, now);
+                }
+                // Silence is judged by what the upstreams have said until now, not until the last housekeeping.
+                if result.silent && (self.link.heard)() {
+                    self.roster.upstream_answered(now);
                 }
                 self.roster.apply_result(job.target, &result, now);
             }

@@ -77,6 +77,8 @@ pub type Loaded = Result<Fresh, Report>;
 pub struct Fresh {
     /// What the file says.
     pub config: Config,
+    /// Knows the general upstream servers.
+    pub follower: Box<Follower>,
     /// With its checks added.
     pub catalogue: Catalogue,
     /// What `health` needs.
@@ -104,8 +106,7 @@ struct Upstream {
 }
 
 impl Crew {
-    /// Workers for a configuration. `follower` has not looked yet and does so here, once, so that a starting
-    /// daemon knows its servers.
+    /// Workers for a configuration. Looks for the upstream servers once, here, so that a starting daemon knows them.
     pub fn new(inbox: Inbox<Message>, config: &Config, listeners: Vec<SocketAddr>) -> Crew {
         let mut crew = Crew {
             pool: Arc::new(Pool::new(Limits::default())),
@@ -116,17 +117,15 @@ impl Crew {
             follower: None,
             upstream: Arc::new(Upstream { general: Vec::new(), routes: Vec::new(), source: None }),
         };
-        crew.configure(config);
+        let follower = follow(config, &crew.listeners);
+        crew.configure(config, follower);
         crew
     }
 
-    /// Takes over the upstream part of a configuration. Reads the file with the servers once, at start and
-    /// when the configuration changes; afterwards a worker does.
-    pub fn configure(&mut self, config: &Config) {
-        let mut follower = Follower::new(&config.upstream.servers, &self.listeners, Path::new("/"));
-        follower.poll();
+    /// Takes over the upstream part of a configuration, with a follower that has looked once.
+    pub fn configure(&mut self, config: &Config, follower: Box<Follower>) {
         self.set_servers(follower.servers().to_vec(), config.upstream.routes.clone(), config.upstream.source);
-        self.follower = Some(Box::new(follower));
+        self.follower = Some(follower);
     }
 
     /// The general upstream servers.
@@ -211,7 +210,7 @@ impl Crew {
 
     /// Reads the configuration again and prepares its checks.
     pub fn load(&mut self, running: &Config, mut catalogue: Catalogue) {
-        let (inbox, path) = (self.inbox.clone(), running.path.clone());
+        let (inbox, path, listeners) = (self.inbox.clone(), running.path.clone(), Arc::clone(&self.listeners));
         let refusal = Report(vec![Problem::of_file(
             path.clone(),
             "no worker thread could be started to read it; send SIGHUP again",
@@ -219,7 +218,7 @@ impl Crew {
         let work = Box::new(move || {
             let loaded = config::load(&path).map(|config| {
                 let compiled = catalogue.compile(&config);
-                Fresh { config, catalogue, compiled }
+                Fresh { follower: follow(&config, &listeners), config, catalogue, compiled }
             });
             inbox.send(Message::Done(Done::Loaded(Box::new(loaded))));
         });
@@ -237,6 +236,13 @@ impl Crew {
         result.error = Some(why.to_owned());
         self.inbox.send(Message::Done(Done::Checked { job, result }));
     }
+}
+
+/// A follower of the configured servers that has looked once.
+fn follow(config: &Config, listeners: &[SocketAddr]) -> Box<Follower> {
+    let mut follower = Follower::new(&config.upstream.servers, listeners, Path::new("/"));
+    follower.poll();
+    Box::new(follower)
 }
 
 /// On a worker: asks the upstream.

@@ -286,9 +286,7 @@ impl Poller {
         self.report_ready(now);
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &mut batch);
-        for event in &batch.events {
-            log!(level(event), "{event}");
-        }
+        tell(&batch.events);
         if now >= self.next_housekeeping {
             self.next_housekeeping = now.after(HOUSEKEEPING);
             self.housekeeping(&mut batch, now);
@@ -424,7 +422,8 @@ impl Poller {
         self.config = Arc::new(fresh.config);
         self.catalogue = fresh.catalogue;
         self.roster.configure(fresh.compiled.specs, now);
-        self.crew.configure(&self.config);
+        self.crew.configure(&self.config, fresh.follower);
+        self.writer.set_history(self.config.server.history);
         self.ledger.configure(&self.config);
         self.roster.tick(now);
         let answers = self.all_answers(now);
@@ -450,6 +449,7 @@ impl Poller {
     fn write_everything(&mut self, now: Time) {
         let mut batch = Batch::default();
         self.ledger.everything(&mut self.roster, &self.config, &mut batch);
+        tell(&batch.events);
         self.count(&mut batch, now);
         self.writer.send(batch);
     }
@@ -497,6 +497,13 @@ impl Poller {
             Plan::Forward => FamilyAnswer::Forward,
         };
         if decision.waiting { FamilyAnswer::Wait(Box::new(answer)) } else { answer }
+    }
+}
+
+/// A line in the log for each event.
+fn tell(events: &[Event]) {
+    for event in events {
+        log!(level(event), "{event}");
     }
 }
 

@@ -6,6 +6,7 @@
 mod answers;
 mod candidates;
 mod cold;
+mod compatibility;
 mod config;
 mod demo;
 mod failover;
@@ -18,6 +19,7 @@ mod hostile;
 mod localnet;
 mod names;
 mod notify;
+mod packaging;
 mod policies;
 mod privileges;
 mod project;

@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Slots that are kept for reuse when everything is gone; a burst above it is given back.
 const KEPT_SLOTS: usize = 256;
 
-/// Names a value in a [`Slab`].
+/// Names a value in a slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Index, below the largest number of values that were there at once.

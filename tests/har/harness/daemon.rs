@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -111,6 +112,7 @@ impl Builder {
             port,
             child: None,
             stderr: Arc::default(),
+            reader: None,
             builder: self,
         };
         har.write_config();
@@ -146,6 +148,8 @@ pub struct Har {
     pub notify: Notify,
     child: Option<Child>,
     stderr: Arc<Mutex<String>>,
+    /// Fills `stderr` until the process has closed it.
+    reader: Option<JoinHandle<()>>,
     builder: Builder,
 }
 
@@ -237,13 +241,13 @@ impl Har {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let lines = BufReader::new(child.stderr.take().expect("piped"));
         let kept = Arc::clone(&self.stderr);
-        std::thread::spawn(move || {
+        self.reader = Some(std::thread::spawn(move || {
             for line in lines.split(b'\n').map_while(Result::ok) {
                 let mut kept = kept.lock().expect("no panic while locked");
                 kept.push_str(&String::from_utf8_lossy(&line));
                 kept.push('\n');
             }
-        });
+        }));
         self.child = Some(child);
     }
 
@@ -256,7 +260,7 @@ impl Har {
             }
             let ended = self.child.as_mut().expect("started").try_wait().expect("own child").is_some();
             if ended {
-                self.child = None;
+                self.reaped();
             }
             ended.then_some(false)
         })
@@ -278,8 +282,16 @@ impl Har {
     pub fn ended(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("running");
         let status = wait_for("the end of the process", || child.try_wait().expect("own child"));
-        self.child = None;
+        self.reaped();
         status
+    }
+
+    /// The process is no more: its last lines are read.
+    fn reaped(&mut self) {
+        self.child = None;
+        if let Some(reader) = self.reader.take() {
+            wait_for("the end of standard error", || reader.is_finished().then_some(()));
+        }
     }
 
     /// SIGTERM, and waits for the end.

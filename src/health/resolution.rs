@@ -388,10 +388,10 @@ mod tests {
         let wants = hosts.iter().map(|host| ((Arc::clone(host), LookupKind::Addresses), Duration::from_secs(30)));
         lookups.configure(wants.collect(), Time(0));
         let mut seconds = [0usize; 90];
-        for second in 0..90 {
+        for (second, count) in seconds.iter_mut().enumerate() {
             let now = Time(second as u64 * 1000);
             for job in lookups.next(now, usize::MAX) {
-                seconds[second] += 1;
+                *count += 1;
                 lookups.apply(&job.host, &v4(Ok(&[1])), 1, now);
             }
         }

@@ -116,6 +116,12 @@ pub struct Setup {
     pub writer: Writer,
 }
 
+/// From names to when each was last asked for; `None` = never.
+pub type LastAsked = dyn FnMut(&[usize]) -> Vec<Option<Time>> + Send;
+
+/// Marks names.
+pub type Rest = dyn FnMut(&[usize]) + Send;
+
 /// The poller's way to the event loop, which is made after it.
 pub struct Link {
     /// Hands over what is new. Must not block.
@@ -128,9 +134,9 @@ pub struct Link {
     /// Whether an upstream beyond loopback answered since this or `collect` was last called.
     pub heard: Box<dyn FnMut() -> bool + Send>,
     /// When each of these names (indices in the configuration last published) was last asked for in this process.
-    pub asked: Box<dyn FnMut(&[usize]) -> Vec<Option<Time>> + Send>,
+    pub asked: Box<LastAsked>,
     /// These names rest: the next query for one comes back at once as [`Message::Asked`].
-    pub rest: Box<dyn FnMut(&[usize]) + Send>,
+    pub rest: Box<Rest>,
 }
 
 /// The poller thread's state.

@@ -201,6 +201,7 @@ fn take_notice(notice: Notice, inbox: &Inbox<Message>, shared: &Mutex<Shared>) {
 /// The poller's way to the event loop.
 fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Link {
     let (beating, collecting) = (sender.clone(), Arc::clone(&shared));
+    let (asking, resting, hearing) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
     Link {
         publish: Box::new(move |publication| {
             let update = update(publication, &mut lock(&shared), logger);
@@ -217,6 +218,12 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Lin
             let traffic = Traffic { asked: books.admitted, answered: books.answered, unanswered };
             Heard { beyond_loopback, traffic }
         }),
+        heard: Box::new(move || {
+            let Shared { tallies, upstreams, .. } = &mut *lock(&hearing);
+            tallies.heard(upstreams)
+        }),
+        asked: Box::new(move |names| lock(&asking).tallies.last_asked(names)),
+        rest: Box::new(move |names| lock(&resting).tallies.mark_idle(names)),
     }
 }
 

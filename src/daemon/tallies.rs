@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crate::config::Config;
 use crate::dns::answer::{Kind, QueryKind};
+use crate::health::Time;
 use crate::serve::counters::{NameTable, Totals};
 use crate::serve::upstream::{Books, ServerCounters};
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
@@ -87,6 +88,19 @@ impl Tallies {
         self.totals.books()
     }
 
+    /// When each of these names was last asked for, by its index in the current configuration.
+    pub fn last_asked(&self, names: &[usize]) -> Vec<Option<Time>> {
+        let asked = |&index: &usize| self.current.table.name(index as u32).map(|name| Time(name.asked_ms()));
+        names.iter().map(asked).map(|at| at.filter(|at| *at > Time(0))).collect()
+    }
+
+    /// Marks names that rest: the loop tells of the next query for each, once.
+    pub fn mark_idle(&self, names: &[usize]) {
+        for name in names.iter().filter_map(|&index| self.current.table.name(index as u32)) {
+            name.idle.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// A new table for a new configuration.
     pub fn configure(&mut self, config: &Config) -> Arc<NameTable> {
         let next = Shown::new(config, self.current.table.generation + 1);
@@ -153,13 +167,9 @@ impl Tallies {
             // Those that are no longer listed leave the table; their counts are kept should they come back.
             self.upstreams.values_mut().for_each(|server| server.row = None);
         }
-        let mut heard = 0;
         let mut listed = HashSet::new();
         for (address, counters) in upstreams {
             let key = (*address, route_of(config, *address));
-            if !address.ip().is_loopback() {
-                heard += counters.answers.load(Ordering::Relaxed);
-            }
             let before = self.upstreams_before.entry(key.clone()).or_default();
             let server = self
                 .upstreams
@@ -183,6 +193,13 @@ impl Tallies {
                 batch.upstreams.push(row.clone());
             }
         }
+        self.heard(upstreams)
+    }
+
+    /// Whether an upstream beyond loopback answered since the last call.
+    pub fn heard(&mut self, upstreams: &[(SocketAddr, Arc<ServerCounters>)]) -> bool {
+        let beyond = upstreams.iter().filter(|(address, _)| !address.ip().is_loopback());
+        let heard = beyond.map(|(_, counters)| counters.answers.load(Ordering::Relaxed)).sum();
         let more = heard > self.heard;
         self.heard = heard;
         more

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::Plan;
@@ -43,7 +42,7 @@ pub(super) struct Witness {
     /// Which.
     pub(super) address: IpAddr,
     /// The candidates it belongs to.
-    pub(super) hosts: Vec<Arc<str>>,
+    pub(super) hosts: Vec<Host>,
     /// Whether it counts by its state now; one that failed in this episode does although it is down by now.
     pub(super) counts: bool,
 }
@@ -135,7 +134,7 @@ impl LocalFault {
 
 impl Roster {
     /// Whether a failure of an address counts: not drained, not down before.
-    pub(super) fn counts(&self, address: IpAddr, users: &[(usize, usize)]) -> bool {
+    pub(super) fn counts(&self, address: IpAddr, users: &BTreeSet<(usize, usize)>) -> bool {
         users.iter().any(|&(name, candidate)| {
             let endpoints = self.names.get(name).map(|name| name.endpoints.as_slice()).unwrap_or_default();
             endpoints.iter().any(|e| {
@@ -177,16 +176,13 @@ impl Roster {
         }
     }
 
-    fn hosts_of(&self, targets: &[TargetId]) -> Vec<Arc<str>> {
+    fn hosts_of(&self, targets: &[TargetId]) -> Vec<Host> {
         let users = targets.iter().filter_map(|id| self.targets.get(id)).flat_map(|target| &target.users);
-        let hosts: BTreeSet<Arc<str>> = users
+        let hosts: BTreeSet<&Host> = users
             .filter_map(|&(name, candidate)| self.names.get(name)?.spec.candidates.get(candidate))
-            .map(|candidate| match &candidate.host {
-                Host::Name(name) => Arc::clone(name),
-                Host::Address(address) => address.to_string().into(),
-            })
+            .map(|candidate| &candidate.host)
             .collect();
-        hosts.into_iter().collect()
+        hosts.into_iter().cloned().collect()
     }
 
     /// The fault is here: what was answered before is put back, and what failed meanwhile is unknown.
@@ -244,12 +240,17 @@ impl Roster {
     }
 }
 
-/// Whether two of the addresses have no host in common.
+/// Whether two of the addresses have no host in common. A bare IPv4 and a bare IPv6 address may be one server:
+/// nothing tells them apart, so that they do not count as two.
 fn two_hosts(counted: &[Witness]) -> bool {
+    let bare = |one: &Witness| one.hosts.iter().all(|host| matches!(host, Host::Address(_)));
+    let apart =
+        |one: &Witness, other: &Witness| one.address.is_ipv4() == other.address.is_ipv4() || !bare(one) || !bare(other);
     // If all share a host with the first, another pair may still be apart; sets are small and the first
     // disjoint pair ends the search.
     counted.iter().enumerate().any(|(at, one)| {
-        let hosts: HashSet<&Arc<str>> = one.hosts.iter().collect();
-        counted[at + 1..].iter().any(|other| other.hosts.iter().all(|host| !hosts.contains(host)))
+        let hosts: HashSet<&Host> = one.hosts.iter().collect();
+        let disjoint = |other: &Witness| other.hosts.iter().all(|host| !hosts.contains(host));
+        counted[at + 1..].iter().any(|other| apart(one, other) && disjoint(other))
     })
 }

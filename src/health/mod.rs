@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod events;
 pub mod explain;
 pub mod hash;
+mod idle;
 mod local_fault;
 pub mod machine;
 mod orders;

@@ -4,6 +4,7 @@
 //! function of its arguments: the daemon calls it with live state, `har explain`, `har status` and
 //! `har replay` with what the state file holds, and both get the same order.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -186,9 +187,9 @@ fn fit(inputs: &[Input<'_>], policy: &Policy) -> (Vec<usize>, bool) {
     let within_is_up = within.iter().any(|&i| is_up(&inputs[i]));
     let fit: Vec<usize> = if within_is_up { within } else { all().filter(|&i| available(&inputs[i])).collect() };
     // What is unknown says nothing about how many are ill.
-    let known =
-        all().filter(|&i| usable(&inputs[i]) && (inputs[i].state != State::Unknown || inputs[i].forced)).count();
-    let healthy = fit.iter().filter(|&&i| is_up(&inputs[i])).count();
+    let is_known = |i: &usize| usable(&inputs[*i]) && (inputs[*i].state != State::Unknown || inputs[*i].forced);
+    let known = distinct(all().filter(is_known), inputs);
+    let healthy = distinct(fit.iter().copied().filter(|&i| is_up(&inputs[i])), inputs);
     if (healthy as f64) < policy.panic_below * known as f64 {
         return (all().filter(|&i| usable(&inputs[i])).collect(), true);
     }
@@ -201,10 +202,20 @@ fn tier(input: &Input<'_>, policy: &Policy) -> (u32, usize) {
     (input.priority.unwrap_or(u32::MAX), listed)
 }
 
-/// The first tiers that together hold `min_up`.
+/// How many addresses these are: two candidates may have one address.
+fn distinct(indices: impl Iterator<Item = usize>, inputs: &[Input<'_>]) -> usize {
+    indices.map(|i| inputs[i].address).collect::<BTreeSet<_>>().len()
+}
+
+/// The first tiers that together hold `min_up` addresses.
 fn first_tiers(mut fit: Vec<usize>, inputs: &[Input<'_>], policy: &Policy) -> Vec<usize> {
     fit.sort_by_key(|&i| (tier(&inputs[i], policy), i));
-    let Some(&last) = fit.get(policy.min_up.max(1) - 1).or(fit.last()) else { return fit };
+    let mut held = BTreeSet::new();
+    let enough = |i: &&usize| {
+        held.insert(inputs[**i].address);
+        held.len() >= policy.min_up
+    };
+    let Some(&last) = fit.iter().find(enough).or(fit.last()) else { return fit };
     let lowest = tier(&inputs[last], policy);
     fit.retain(|&i| tier(&inputs[i], policy) <= lowest);
     fit.sort_unstable();

@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::decide::{Basis, Plan};
 use super::endpoint::{Endpoint, EndpointCheck};
 use super::overrides::own_reason;
-use super::resolution::LookupKind;
+use super::resolution::{LookupKind, Lookups};
 use super::roster::{FamilyState, Name, Roster, Timer};
+use super::schedule::TargetId;
 use super::{AnswerRecord, CandidateSpec, EndpointRecord, Event, Family, Host, NameSpec, State, Time};
 
 impl Roster {
@@ -29,6 +30,7 @@ impl Roster {
         self.dirty.clear();
         self.unwritten.clear();
         self.longest_interval = longest_interval(&specs);
+        self.resting = (0..specs.len()).filter(|&index| !specs[index].pace.idle_after.is_zero()).collect();
         for (index, spec) in specs.into_iter().enumerate() {
             let before = old.remove(&spec.name);
             self.index.insert(Arc::clone(&spec.name), index);
@@ -60,12 +62,12 @@ impl Roster {
         for host in hosts {
             self.watch_hold(&host, now);
         }
+        // Each once, however many names share it.
+        let targets: Vec<TargetId> = self.targets.keys().copied().collect();
+        for target in targets {
+            self.hasten(target, now);
+        }
         for index in 0..self.names.len() {
-            let targets: Vec<_> =
-                self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
-            for target in targets {
-                self.hasten(target, now);
-            }
             self.watch_staleness(index);
         }
     }
@@ -159,9 +161,12 @@ impl Roster {
                 }
             }
         }
+        for index in 0..self.names.len() {
+            self.sync_name(index, None, now);
+        }
         let hosts: Vec<Arc<str>> = self.host_users.keys().cloned().collect();
         for host in hosts {
-            self.sync_host(&host, now);
+            self.watch_hold(&host, now);
         }
         for record in endpoints {
             self.restore_endpoint(record, now);
@@ -253,7 +258,9 @@ impl Roster {
                     Some(endpoint) => carry_over(endpoint, &old_spec, position, candidate, &name.spec, now),
                     None => Endpoint::new(position, address, candidate, &name.spec.pace, now),
                 };
-                self.mark_resolution(&mut endpoint, &candidate.host);
+                if let Host::Name(host) = &candidate.host {
+                    mark_resolution(&self.lookups, &mut endpoint, host);
+                }
                 name.endpoints.push(endpoint);
             }
         }
@@ -269,43 +276,71 @@ impl Roster {
         let longest = users.iter().map(|&index| self.names[index].spec.resolve_hold).max().unwrap_or_default();
         self.lookups.expire(host, longest, now);
         for index in users {
-            self.sync_name(index, host, now);
+            self.sync_name(index, Some(host), now);
         }
         self.watch_hold(host, now);
     }
 
-    fn sync_name(&mut self, index: usize, host: &Arc<str>, now: Time) {
-        let spec = self.names[index].spec.clone();
+    /// A look-up of a host gave what is known: only the time of it is news.
+    pub(super) fn refresh_host(&mut self, host: &Arc<str>) {
+        for &index in self.host_users.get(host).into_iter().flatten() {
+            let Some(name) = self.names.get_mut(index) else { continue };
+            let candidates = &name.spec.candidates;
+            let of_host = |e: &&mut Endpoint| matches!(candidates.get(e.candidate), Some(c) if matches!(&c.host, Host::Name(name) if name == host));
+            for endpoint in name.endpoints.iter_mut().filter(of_host) {
+                mark_resolution(&self.lookups, endpoint, host);
+            }
+            self.unwritten.insert(index);
+        }
+    }
+
+    /// Makes the endpoints of a name agree with the addresses of one of its hosts, or of all.
+    fn sync_name(&mut self, index: usize, host: Option<&Arc<str>>, now: Time) {
         // A fallback name or a first look-up without addresses changes the answer too.
         self.dirty.insert(index);
         self.unwritten.insert(index);
-        for (position, candidate) in spec.candidates.iter().enumerate() {
-            if !matches!(&candidate.host, Host::Name(name) if name == host) {
-                continue;
+        let spec = &self.names[index].spec;
+        let concerned = |candidate: &CandidateSpec| match &candidate.host {
+            Host::Name(name) => host.is_none_or(|host| host == name),
+            Host::Address(_) => false,
+        };
+        let wanted: Vec<Option<Vec<IpAddr>>> = spec
+            .candidates
+            .iter()
+            .map(|candidate| concerned(candidate).then(|| self.addresses_of(&candidate.host, spec.resolve_hold, now)))
+            .collect();
+        if wanted.iter().all(Option::is_none) {
+            return;
+        }
+        let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
+        let stays = |endpoint: &mut Endpoint| {
+            let wanted = wanted.get(endpoint.candidate).and_then(Option::as_ref);
+            wanted.is_none_or(|wanted| wanted.contains(&endpoint.address))
+        };
+        for endpoint in endpoints.extract_if(.., |endpoint| !stays(endpoint)) {
+            for check in &endpoint.checks {
+                self.detach(check.target, (index, endpoint.candidate));
             }
-            let wanted = self.addresses_of(&candidate.host, spec.resolve_hold, now);
-            let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
-            endpoints.retain(|endpoint| {
-                let stays = endpoint.candidate != position || wanted.contains(&endpoint.address);
-                if !stays {
-                    for check in &endpoint.checks {
-                        self.detach(check.target, (index, position));
-                    }
-                    self.removed.push((Arc::clone(&spec.name), candidate.host.clone(), endpoint.address));
-                }
-                stays
-            });
-            for address in wanted {
+            let spec = &self.names[index].spec;
+            if let Some(candidate) = spec.candidates.get(endpoint.candidate) {
+                self.removed.push((Arc::clone(&spec.name), candidate.host.clone(), endpoint.address));
+            }
+        }
+        let spec = &self.names[index].spec;
+        for (position, (candidate, wanted)) in spec.candidates.iter().zip(&wanted).enumerate() {
+            for &address in wanted.iter().flatten() {
                 if !endpoints.iter().any(|e| e.candidate == position && e.address == address) {
                     endpoints.push(Endpoint::new(position, address, candidate, &spec.pace, now));
                 }
             }
-            for endpoint in endpoints.iter_mut().filter(|e| e.candidate == position) {
-                self.mark_resolution(endpoint, &candidate.host);
+            if let (Some(_), Host::Name(host)) = (wanted, &candidate.host) {
+                for endpoint in endpoints.iter_mut().filter(|e| e.candidate == position) {
+                    mark_resolution(&self.lookups, endpoint, host);
+                }
             }
-            endpoints.sort_by_key(|endpoint| endpoint.candidate);
-            self.names[index].endpoints = endpoints;
         }
+        endpoints.sort_by_key(|endpoint| endpoint.candidate);
+        self.names[index].endpoints = endpoints;
         self.attach_all(index, now);
         self.apply_effects_to(index);
     }
@@ -341,15 +376,6 @@ impl Roster {
         entry.addresses.iter().map(|known| known.address).filter(|address| kept(*address)).collect()
     }
 
-    fn mark_resolution(&self, endpoint: &mut Endpoint, host: &Host) {
-        let Host::Name(host) = host else { return };
-        let Some(entry) = self.lookups.get(host) else { return };
-        let seen = entry.addresses.iter().find(|known| known.address == endpoint.address).map(|known| known.seen);
-        let stale = entry.failing[Family::of(endpoint.address).index()].is_some();
-        endpoint.dirty |= endpoint.stale != stale || endpoint.resolved_at != seen;
-        (endpoint.stale, endpoint.resolved_at) = (stale, seen);
-    }
-
     /// Sees to it that addresses of a host that does not resolve are dropped in time.
     fn watch_hold(&mut self, host: &Arc<str>, now: Time) {
         let Some(entry) = self.lookups.get(host) else { return };
@@ -364,6 +390,15 @@ impl Roster {
             }
         }
     }
+}
+
+/// Notes when a look-up last gave an address, and whether its host still resolves.
+fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) {
+    let Some(entry) = lookups.get(host) else { return };
+    let seen = entry.addresses.iter().find(|known| known.address == endpoint.address).map(|known| known.seen);
+    let stale = entry.failing[Family::of(endpoint.address).index()].is_some();
+    endpoint.dirty |= endpoint.stale != stale || endpoint.resolved_at != seen;
+    (endpoint.stale, endpoint.resolved_at) = (stale, seen);
 }
 
 /// What a reload makes of an endpoint whose host and address are as before.

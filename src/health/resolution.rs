@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::schedule::{Queue, jittered};
+use super::schedule::{Queue, jittered, spread};
 use super::{Family, Time};
 
 /// Look-ups never come closer than this, whatever a TTL says.
@@ -114,6 +114,16 @@ pub(super) struct Change {
     pub(super) stopped: Vec<(Family, &'static str)>,
     /// It resolves again in these families.
     pub(super) resumed: Vec<Family>,
+    /// A look-up of a family succeeded for the first time.
+    pub(super) learned: bool,
+}
+
+impl Change {
+    /// Whether everything is as it was.
+    pub(super) fn is_none(&self) -> bool {
+        let same = self.came.is_empty() && self.went.is_empty() && self.stopped.is_empty() && self.resumed.is_empty();
+        same && !self.first && !self.learned
+    }
 }
 
 /// Every host name that is looked up.
@@ -268,7 +278,7 @@ impl Entry {
     }
 
     fn resolved(&mut self, family: Family, found: &[IpAddr], now: Time, change: &mut Change) {
-        self.succeeded[family.index()] = true;
+        change.learned |= !std::mem::replace(&mut self.succeeded[family.index()], true);
         if self.failing[family.index()].take().is_some() {
             change.resumed.push(family);
         }
@@ -311,9 +321,13 @@ impl Entry {
     /// The TTL if it is shorter than the interval; after a failure 1 s, doubling. Jitter only shortens.
     fn next_interval(&mut self, ttl: Option<Duration>, failed: bool, machine: u64, id: u64) -> Duration {
         self.turn += 1;
+        let together = self.turn == 1 || self.failures > 0;
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         let usual = ttl.unwrap_or(self.interval).min(self.interval);
         let next = match self.failures {
+            // At the start, and when an upstream is back, all are looked up at once; the next time comes anywhere in
+            // the interval, so that they part.
+            0 if together => return usual.mul_f64(spread(machine, &self.job.host)).max(LEAST_INTERVAL),
             0 => usual,
             failures => LEAST_INTERVAL.saturating_mul(1 << (failures - 1).min(16)).min(self.interval),
         };
@@ -368,17 +382,36 @@ mod tests {
     }
 
     #[test]
+    fn look_ups_that_began_together_part() {
+        let hosts: Vec<Arc<str>> = (0..1000).map(|at| format!("h{at}.example").into()).collect();
+        let mut lookups = Lookups::default();
+        let wants = hosts.iter().map(|host| ((Arc::clone(host), LookupKind::Addresses), Duration::from_secs(30)));
+        lookups.configure(wants.collect(), Time(0));
+        let mut seconds = [0usize; 90];
+        for (second, count) in seconds.iter_mut().enumerate() {
+            let now = Time(second as u64 * 1000);
+            for job in lookups.next(now, usize::MAX) {
+                *count += 1;
+                lookups.apply(&job.host, &v4(Ok(&[1])), 1, now);
+            }
+        }
+        assert_eq!(seconds[0], 1000);
+        assert!(seconds[2..].iter().all(|count| *count < 80), "{seconds:?}");
+    }
+
+    #[test]
     fn look_ups_keep_their_pace() {
         let host: Arc<str> = "a.example".into();
         let mut lookups = lookups(&host);
         let second = |n| Some(Duration::from_secs(n));
         for (result, ttl, least, most) in [
-            (v4(Ok(&[1])), None, 24_000, 30_000),
+            (v4(Ok(&[1])), None, 1_000, 30_000),
             (v4(Ok(&[1])), second(300), 24_000, 30_000),
             (v4(Ok(&[1])), second(10), 8_000, 10_000),
             (v4(Ok(&[1])), second(0), 1_000, 1_000),
             (v4(Err(LookupFailure::Timeout)), None, 1_000, 1_000),
             (v4(Err(LookupFailure::Timeout)), None, 1_600, 2_000),
+            (v4(Ok(&[1])), None, 1_000, 30_000),
             (v4(Ok(&[1])), None, 24_000, 30_000),
         ] {
             lookups.apply(&host, &LookupResult { ttl, ..result }, 1, Time(0)).unwrap();

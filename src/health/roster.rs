@@ -38,6 +38,8 @@ pub struct Roster {
     /// Malformed strings that were told of, by record.
     pub(super) drain_problems: HashMap<Arc<str>, Vec<String>>,
     pub(super) fault: LocalFault,
+    /// Names that may rest, see [`Roster::resting_names`].
+    pub(super) resting: Vec<usize>,
     /// The longest interval at which anything is polled.
     pub(super) longest_interval: Duration,
     /// To be decided again.
@@ -138,7 +140,7 @@ pub struct Summary {
     pub down: usize,
     /// Endpoints of which nothing (recent) is known.
     pub unknown: usize,
-    /// Checks that were handed out late, since the start.
+    /// Checks that began later than a tenth of their interval after they were due, since the start.
     pub late_checks: u64,
     /// The fault is taken to be this host's own network.
     pub local_fault: bool,
@@ -177,18 +179,20 @@ impl Roster {
         for family in &change.resumed {
             tell(format!("{} resolves again", family.record()));
         }
-        self.sync_host(&host, now);
+        if change.is_none() {
+            self.refresh_host(&host);
+        } else {
+            self.sync_host(&host, now);
+        }
     }
 
-    /// Checks that are due, `limit` at most, each handed out once until its result is applied. What is left
-    /// over stays due and counts as late when it is handed out at last.
+    /// Checks that are due, `limit` at most, each handed out once until its result is applied.
     pub fn next_checks(&mut self, now: Time, limit: usize) -> Vec<CheckJob> {
         let mut jobs = Vec::new();
         while jobs.len() < limit
             && let Some((due, id)) = self.queue.pop(now)
         {
             let Some(target) = self.targets.get_mut(&id) else { continue };
-            self.late += u64::from(is_late(due, now, target.interval));
             target.running = true;
             target.due = due;
             jobs.push(CheckJob { target: id, check: target.check.id, address: target.address });
@@ -201,6 +205,9 @@ impl Roster {
         let id = target;
         let Some(target) = self.targets.get_mut(&id) else { return };
         target.running = false;
+        // With its result, so that a check that waited for a worker is late too.
+        let began = Time(now.0.saturating_sub(u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX)));
+        self.late += u64::from(is_late(target.due, began, target.interval));
         let address = target.address;
         let speaks = target.check.own_address && !is_loopback(address) && result.outcome != Outcome::LocalError;
         let users = std::mem::take(&mut target.users);
@@ -249,20 +256,6 @@ impl Roster {
         }
     }
 
-    /// The name was asked for: it is not idle, and if it was, it is checked at once.
-    pub fn asked(&mut self, name: usize, now: Time) {
-        let Some(entry) = self.names.get_mut(name) else { return };
-        let was_idle = entry.is_idle(now);
-        entry.last_asked = now;
-        if was_idle {
-            let targets: Vec<TargetId> =
-                entry.endpoints.iter().flat_map(|endpoint| &endpoint.checks).map(|check| check.target).collect();
-            for target in targets {
-                self.run_now(target, now);
-            }
-        }
-    }
-
     /// An upstream beyond loopback answered: this host's network works.
     pub fn upstream_answered(&mut self, now: Time) {
         self.network_works(now, "an upstream answered");
@@ -291,6 +284,11 @@ impl Roster {
     pub fn candidate_of(&self, target: TargetId) -> Option<Host> {
         let &(name, candidate) = self.targets.get(&target)?.users.first()?;
         Some(self.names.get(name)?.spec.candidates.get(candidate)?.host.clone())
+    }
+
+    /// Checks that began late since the start, see [`Summary::late_checks`].
+    pub fn late_checks(&self) -> u64 {
+        self.late
     }
 
     /// Counts for a status line.
@@ -421,12 +419,6 @@ impl Roster {
 }
 
 impl Name {
-    /// Whether nobody asked for it for so long that it is polled less often.
-    pub(super) fn is_idle(&self, now: Time) -> bool {
-        let after = self.spec.pace.idle_after;
-        !after.is_zero() && now.since(self.last_asked) >= after
-    }
-
     /// Its candidates that are looked up.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &Arc<str>> {
         self.spec.candidates.iter().filter_map(|candidate| match &candidate.host {

@@ -87,6 +87,11 @@ pub(super) fn jittered(interval: Duration, machine: u64, salt: u64, turn: u64) -
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * share)
 }
 
+/// Where in an interval this host's turn for something is, 0..1.
+pub(super) fn spread(machine: u64, what: &str) -> f64 {
+    fraction(hash(machine, &[what.as_bytes()]))
+}
+
 /// The next time after `now` at which this host's turn for something comes, by its phase in the interval.
 pub(super) fn next_slot(now: Time, interval: Duration, machine: u64, what: &[u8]) -> Time {
     let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);

@@ -211,9 +211,12 @@ impl Roster {
                     entry.map(|entry| entry.addresses.iter().map(|k| k.address).collect()).unwrap_or_default()
                 }
             };
-            addresses.extend(of_host.into_iter().filter(|address| Family::of(*address) == family));
+            for address in of_host {
+                if Family::of(address) == family && !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
         }
-        addresses.dedup();
         addresses
     }
 

@@ -3,6 +3,7 @@
 //! A target runs at the shortest interval that any of its users wants, and never twice at once. Its results go
 //! to every user.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub(super) struct Target {
     pub(super) address: IpAddr,
     pub(super) check: CheckRef,
     /// Names and their candidates.
-    pub(super) users: Vec<(usize, usize)>,
+    pub(super) users: BTreeSet<(usize, usize)>,
     pub(super) due: Time,
     pub(super) interval: Duration,
     pub(super) turn: u64,
@@ -46,10 +47,7 @@ impl Roster {
     pub(super) fn attach(&mut self, user: (usize, usize), address: IpAddr, check: &CheckRef, now: Time) -> TargetId {
         if let Some(&id) = self.target_ids.get(&(address, check.id)) {
             if let Some(target) = self.targets.get_mut(&id) {
-                // A candidate may list one check twice.
-                if !target.users.contains(&user) {
-                    target.users.push(user);
-                }
+                target.users.insert(user);
             }
             return id;
         }
@@ -58,7 +56,7 @@ impl Roster {
         let target = Target {
             address,
             check: check.clone(),
-            users: vec![user],
+            users: BTreeSet::from([user]),
             due: now,
             interval: Duration::from_secs(1),
             turn: 0,
@@ -79,7 +77,7 @@ impl Roster {
     /// Takes a user from a target.
     pub(super) fn detach(&mut self, id: TargetId, user: (usize, usize)) {
         if let Some(target) = self.targets.get_mut(&id) {
-            target.users.retain(|other| *other != user);
+            target.users.remove(&user);
             self.drop_unused(id);
         }
     }
@@ -165,17 +163,18 @@ impl Roster {
         };
         self.queue.set(id, next.max(now));
         let (users, address) = (target.users.clone(), target.address);
+        // The other checks of the same endpoints; each once, however many names share it.
+        let mut others: BTreeSet<TargetId> = BTreeSet::new();
         for (name, candidate) in users {
             let Some(entry) = self.names.get_mut(name) else { continue };
             let own = |e: &&mut Endpoint| e.candidate == candidate && e.address == address;
             let Some(endpoint) = entry.endpoints.iter_mut().find(own) else { continue };
             endpoint.interval = wanted;
-            let others: Vec<TargetId> =
-                endpoint.checks.iter().map(|check| check.target).filter(|other| *other != id).collect();
-            for other in others {
-                self.hasten(other, now);
-            }
+            others.extend(endpoint.checks.iter().map(|check| check.target).filter(|other| *other != id));
             self.watch_staleness(name);
+        }
+        for other in others {
+            self.hasten(other, now);
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::health::roster::Roster;
 use crate::health::{CheckResult, Event, Host, Select, Time};
 use crate::store::{Batch, CandidateRow, DaemonRow, EndpointKey, NameRow, ResultRow, Stored};
 
+/// The counter of checks that began late.
+const CHECKS_LATE: &str = "checks_late";
+
 /// The poller's side of the state file.
 pub struct Ledger {
     daemon: DaemonRow,
@@ -24,6 +27,8 @@ pub struct Ledger {
     chosen: HashMap<EndpointKey, u64>,
     results: Vec<ResultRow>,
     events: Vec<Event>,
+    /// Late checks of the processes before this one.
+    late_before: u64,
     keep_results: bool,
 }
 
@@ -48,6 +53,7 @@ impl Ledger {
             chosen: stored.times_chosen.iter().cloned().collect(),
             results: Vec::new(),
             events: Vec::new(),
+            late_before: stored.counters.iter().find(|(key, _)| key == CHECKS_LATE).map_or(0, |(_, count)| *count),
             keep_results: true,
         };
         ledger.configure(config);
@@ -162,8 +168,9 @@ impl Ledger {
         batch.times_chosen = self.chosen.iter().map(|(key, count)| (key.clone(), *count)).collect();
     }
 
-    /// Adds how often addresses were given since the last call.
+    /// Adds the count of late checks, and how often addresses were given since the last call.
     pub fn given(&mut self, roster: &Roster, given: Vec<(Key, u64)>, batch: &mut Batch) {
+        batch.counters.push((CHECKS_LATE.to_owned(), self.late_before + roster.late_checks()));
         for ((name, address), more) in given {
             // An address that two candidates of a name share is counted for the one that ranks first.
             let Some((name, host)) = roster.endpoint_of(name, address) else { continue };

@@ -154,6 +154,12 @@ pub struct Setup {
     pub store_trouble: Option<String>,
 }
 
+/// From names to when each was last asked for; `None` = never.
+pub type LastAsked = dyn FnMut(&[usize]) -> Vec<Option<Time>> + Send;
+
+/// Marks names.
+pub type Rest = dyn FnMut(&[usize]) + Send;
+
 /// The poller's way to the event loop, which is made after it.
 pub struct Link {
     /// Hands over what is new. Must not block.
@@ -162,6 +168,12 @@ pub struct Link {
     pub beat: Box<dyn Fn() + Send>,
     /// Adds the event loop's counters to a batch, and tells how forwarding goes.
     pub collect: Box<dyn FnMut(&mut Batch) -> Heard + Send>,
+    /// Whether an upstream beyond loopback answered since this or `collect` was last called.
+    pub heard: Box<dyn FnMut() -> bool + Send>,
+    /// When each of these names (indices in the configuration last published) was last asked for in this process.
+    pub asked: Box<LastAsked>,
+    /// These names rest: the next query for one comes back at once as [`Message::Asked`].
+    pub rest: Box<Rest>,
 }
 
 /// How forwarding goes.
@@ -232,7 +244,14 @@ impl Poller {
             clock: setup.clock,
             inbox: setup.inbox,
             writer: setup.writer,
-            link: Link { publish: Box::new(|_| {}), beat: Box::new(|| {}), collect: Box::new(|_| Heard::default()) },
+            link: Link {
+                publish: Box::new(|_| {}),
+                beat: Box::new(|| {}),
+                collect: Box::new(|_| Heard::default()),
+                heard: Box::new(|| false),
+                asked: Box::new(|_| Vec::new()),
+                rest: Box::new(|_| {}),
+            },
             tally: Tally::default(),
             certificates: Certificates::default(),
             started: now,
@@ -294,6 +313,10 @@ impl Poller {
                     self.ledger.event(least.and_then(look));
                     self.ledger.result(host, job.address, self.catalogue.definition(job.check), &result, now);
                 }
+                // Silence is judged by what the upstreams have said until now, not until the last housekeeping.
+                if result.silent && (self.link.heard)() {
+                    self.roster.upstream_answered(now);
+                }
                 self.roster.apply_result(job.target, &result, now);
             }
             Message::Done(Done::LookedUp { host, result, beyond_loopback }) => {
@@ -335,7 +358,7 @@ impl Poller {
                 (self.link.publish)(Publication::Renew);
                 self.loops.test_soon(now);
             }
-            Message::Asked { name } => self.roster.asked(name as usize, now),
+            Message::Asked { name } => self.roster.asked(name as usize, now, now),
             Message::Stop => {}
         }
     }
@@ -387,9 +410,25 @@ impl Poller {
             self.searches.discoveries.hasten_all(now);
         }
         self.crew.follow();
+        self.let_rest(now);
         self.count(batch, now);
         self.watch_loops(now);
         self.report_status();
+    }
+
+    /// Learns which names were asked for, and marks those that rest from now on.
+    fn let_rest(&mut self, now: Time) {
+        let names = self.roster.resting_names().to_vec();
+        if names.is_empty() {
+            return;
+        }
+        for (name, at) in names.iter().zip((self.link.asked)(&names)) {
+            if let Some(at) = at {
+                self.roster.asked(*name, at, now);
+            }
+        }
+        let idle: Vec<usize> = names.into_iter().filter(|&name| self.roster.is_idle(name, now)).collect();
+        (self.link.rest)(&idle);
     }
 
     /// Counters and the heartbeat.

@@ -328,3 +328,19 @@ proptest! {
         prop_assert!(turns.len() <= 256 + weights.len());
     }
 }
+
+#[test]
+fn an_address_of_two_candidates_counts_once() {
+    let hosts = hosts(3);
+    let mut inputs: Vec<_> = (0..3).map(|at| up(&hosts, at, 10.0)).collect();
+    inputs[1].address = inputs[0].address;
+    inputs[2].priority = Some(2);
+    inputs[2].latency_ms = Some(1.0);
+    let policy = Policy { min_up: 2, ..policy() };
+    assert_eq!(rank(&inputs, &[], &policy, SHARER).turns, [[2]], "the next tier joins");
+    // One of two addresses is fit: not less than half, though one of three candidates is.
+    let policy = Policy { panic_below: 0.5, ..self::policy() };
+    (inputs[0].state, inputs[1].state) = (State::Down, State::Down);
+    let ranking = rank(&inputs, &[], &policy, SHARER);
+    assert_eq!((ranking.panic, ranking.turns), (false, vec![vec![2]]));
+}

@@ -362,7 +362,7 @@ fn idle_names_are_polled_less_until_asked() {
     world.run(seconds(600));
     assert!((9..=12).contains(&world.begun.len()), "{}", world.begun.len());
     world.begun.clear();
-    world.roster.asked(0, world.now);
+    world.roster.asked(0, world.now, world.now);
     world.settle();
     assert_eq!(world.begun.len(), 1, "a query ends idleness at once");
     world.run(seconds(50));
@@ -404,7 +404,7 @@ fn lateness_is_counted_and_a_resume_checks_everything() {
     assert_eq!(world.begun.len(), 2);
     world.run(seconds(1));
     world.now = world.now.after(seconds(25));
-    world.settle();
+    world.run(seconds(1));
     assert_eq!(world.roster.summary().late_checks, 2);
 }
 
@@ -448,3 +448,5 @@ fn a_mass_outage_costs_no_more_than_its_results() {
     world.run(seconds(5));
     assert_eq!((world.roster.summary().local_fault, world.roster.summary().up), (false, 10_000));
 }
+
+mod edges;

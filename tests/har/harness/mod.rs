@@ -12,6 +12,7 @@ pub mod dns;
 pub mod load;
 pub mod namespace;
 pub mod notify;
+pub mod script;
 pub mod scripted;
 #[cfg(test)]
 mod tests;

@@ -19,8 +19,11 @@ use super::dns::{encode, framed, record_type};
 /// How often a thread looks whether it is to end.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Of every record of the table, seconds.
+/// Of every record of the table until a test says otherwise, seconds.
 const TTL: u32 = 60;
+
+/// Of the SOA in empty answers at most, seconds.
+const NEGATIVE_TTL: u32 = 5;
 
 /// What the server does with a query.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +64,7 @@ struct Table {
     zone: HashMap<(String, RecordType), Vec<RData>>,
     behaviours: HashMap<String, Behaviour>,
     general: Option<Behaviour>,
+    ttl: Option<u32>,
     seen: Vec<Seen>,
     stopped: bool,
 }
@@ -165,6 +169,12 @@ impl Upstream {
     /// What is done with queries for every name without a behaviour of its own.
     pub fn behave_always(&self, behaviour: Behaviour) -> &Upstream {
         self.table().general = Some(behaviour);
+        self
+    }
+
+    /// The TTL of every record from now on, seconds.
+    pub fn ttl(&self, seconds: u32) -> &Upstream {
+        self.table().ttl = Some(seconds);
         self
     }
 
@@ -305,13 +315,14 @@ fn empty(query: &Message, code: ResponseCode) -> Message {
 
 fn from_table(table: &Table, query: &Message, name: &str) -> Message {
     let question = &query.queries[0];
+    let ttl = table.ttl.unwrap_or(TTL);
     let mut reply = empty(query, ResponseCode::NoError);
     let mut owner = name.to_owned();
     // An alias and the alias's alias are enough for any test.
     for _ in 0..3 {
         let records = |kind| table.zone.get(&(owner.clone(), kind)).cloned().unwrap_or_default();
         let add = |reply: &mut Message, data: Vec<RData>| {
-            reply.add_answers(data.into_iter().map(|data| Record::from_rdata(absolute(&owner), TTL, data)));
+            reply.add_answers(data.into_iter().map(|data| Record::from_rdata(absolute(&owner), ttl, data)));
         };
         let direct = records(question.query_type);
         let alias = records(RecordType::CNAME);
@@ -326,7 +337,7 @@ fn from_table(table: &Table, query: &Message, name: &str) -> Message {
     if !table.zone.keys().any(|(known, _)| *known == owner) {
         reply.metadata.response_code = ResponseCode::NXDomain;
     }
-    let soa = SOA::new(absolute("ns.invalid"), absolute("root.invalid"), 1, 3600, 600, 86_400, 5);
-    reply.add_authority(Record::from_rdata(absolute("example"), 5, RData::SOA(soa)));
+    let soa = SOA::new(absolute("ns.invalid"), absolute("root.invalid"), 1, 3600, 600, 86_400, NEGATIVE_TTL.min(ttl));
+    reply.add_authority(Record::from_rdata(absolute("example"), NEGATIVE_TTL.min(ttl), RData::SOA(soa)));
     reply
 }

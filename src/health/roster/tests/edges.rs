@@ -1,0 +1,191 @@
+//! What is told apart only in corners: reported priorities, limits with a way back, reloads at a bad moment.
+
+use super::*;
+use crate::health::{LatencyOf, Policy};
+
+/// The state of an address of the first name, as the ranking saw it last.
+fn standing(world: &World, address: &str) -> String {
+    let ranking = &world.decisions[&0].families[0].ranking;
+    ranking.iter().find(|place| place.address.to_string() == address).unwrap().standing.to_string()
+}
+
+#[test]
+fn a_reported_priority_makes_the_tiers() {
+    let (mut world, net) = world(vec![spec("db.example", &["10.0.0.1", "10.0.0.2"])]);
+    let reports = |ms: f64, priority| CheckResult { priority: Some(priority), ..ok(ms) };
+    set(&net, "10.0.0.1", reports(5.0, Some(2)));
+    set(&net, "10.0.0.2", reports(50.0, Some(1)));
+    world.run(seconds(30));
+    assert_eq!(world.answer(), ["10.0.0.2"], "its tier is lower, however slow it is");
+    set(&net, "10.0.0.1", reports(5.0, Some(0)));
+    world.run(seconds(12));
+    assert_eq!(world.answer(), ["10.0.0.1"], "a tier acts with the next result");
+    set(&net, "10.0.0.1", reports(5.0, None));
+    world.run(seconds(12));
+    assert_eq!(world.answer(), ["10.0.0.2"]);
+    assert_eq!(standing(&world, "10.0.0.1"), "its check says that it is not to be used");
+    // A failure reports nothing: what was said last holds.
+    set(&net, "10.0.0.2", refused());
+    world.run(seconds(40));
+    assert_eq!(world.basis(0, Family::V4), "all-down", "what is not to be used is not used because others are down");
+    set(&net, "10.0.0.1", reports(5.0, Some(3)));
+    world.run(seconds(12));
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "ranked"));
+}
+
+#[test]
+fn over_max_latency_returns_below_nine_tenths() {
+    let mut api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
+    api.policy = Policy { max_latency: Duration::from_millis(50), hysteresis: 0.0, ..api.policy };
+    api.candidates[0].priority = 1;
+    api.candidates[1].priority = 2;
+    let (mut world, net) = world(vec![api]);
+    set(&net, "10.0.0.1", ok(40.0));
+    set(&net, "10.0.0.2", ok(30.0));
+    world.run(seconds(60));
+    assert_eq!(world.answer(), ["10.0.0.1"]);
+    set(&net, "10.0.0.1", ok(80.0));
+    world.run(seconds(60));
+    assert_eq!(
+        (world.answer(), standing(&world, "10.0.0.1").as_str()),
+        (vec!["10.0.0.2".to_owned()], "slower than max_latency")
+    );
+    set(&net, "10.0.0.1", ok(47.0));
+    world.run(seconds(300));
+    assert_eq!(world.answer(), ["10.0.0.2"], "below the limit, but not below 0.9 of it");
+    set(&net, "10.0.0.1", ok(44.0));
+    world.run(seconds(300));
+    assert_eq!(world.answer(), ["10.0.0.1"], "back below 0.9");
+    // In any tier: when nothing is within the limit, it is used.
+    set(&net, "10.0.0.1", ok(80.0));
+    set(&net, "10.0.0.2", ok(90.0));
+    world.run(seconds(120));
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "ranked"));
+}
+
+#[test]
+fn another_kind_of_latency_counts_from_the_reload_on() {
+    let specs = |latency| {
+        let mut api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
+        api.policy.latency = latency;
+        vec![api]
+    };
+    let times = |connect, first, total| CheckResult {
+        connect: Some(Duration::from_millis(connect)),
+        first_byte: Some(Duration::from_millis(first)),
+        ..ok(total)
+    };
+    let (mut world, net) = world(specs(LatencyOf::Total));
+    set(&net, "10.0.0.1", times(30, 40, 50.0));
+    set(&net, "10.0.0.2", times(10, 80, 90.0));
+    world.run(seconds(60));
+    for (latency, answer, ms) in [
+        (LatencyOf::Connect, "10.0.0.2", 10.0),
+        (LatencyOf::FirstByte, "10.0.0.1", 40.0),
+        (LatencyOf::Total, "10.0.0.1", 50.0),
+    ] {
+        world.roster.configure(specs(latency), world.now);
+        // Long enough for the deviation to settle again.
+        world.run(seconds(100));
+        let first = &world.decisions[&0].families[0].ranking[0];
+        assert_eq!((world.answer(), first.latency_ms), (vec![answer.to_owned()], Some(ms)), "{latency:?}");
+        assert_eq!(world.roster.summary().unknown, 0, "nothing is forgotten for it");
+    }
+}
+
+#[test]
+fn names_that_share_a_host_hold_its_addresses_for_their_own_time() {
+    let with_hold = |name: &str, hold| {
+        let mut spec = spec(name, &["a.example"]);
+        spec.resolve_hold = seconds(hold);
+        spec
+    };
+    let (mut world, _) = world(vec![with_hold("short.example", 60), with_hold("long.example", 300)]);
+    world.zone.insert("a.example".into(), found(&["10.0.0.1"]));
+    world.run(seconds(30));
+    world.zone.clear();
+    world.run(seconds(50));
+    assert_eq!((world.answer_of(0, Family::V4).len(), world.answer_of(1, Family::V4).len()), (1, 1));
+    world.run(seconds(60));
+    assert_eq!((world.plan(0, Family::V4), world.answer_of(1, Family::V4).len()), (&Plan::NotReady, 1));
+    world.begun.clear();
+    world.run(seconds(60));
+    assert!(world.begun.len() >= 4, "still checked for the one that holds it: {}", world.begun.len());
+    world.run(seconds(200));
+    assert_eq!(world.plan(1, Family::V4), &Plan::NotReady);
+    world.zone.insert("a.example".into(), found(&["10.0.0.1"]));
+    world.run(seconds(40));
+    assert_eq!((world.answer_of(0, Family::V4).len(), world.answer_of(1, Family::V4).len()), (1, 1));
+}
+
+#[test]
+fn a_reload_during_a_fault_of_this_host_keeps_the_hold() {
+    let api = || spec("api.example", &["10.0.0.1", "10.0.0.2"]);
+    let (mut world, net) = world(vec![api(), spec("gone.example", &["10.0.0.3"])]);
+    set(&net, "10.0.0.1", ok(5.0));
+    world.run(seconds(60));
+    for address in ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"] {
+        set(&net, address, timeout());
+    }
+    world.run(seconds(40));
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "held"));
+    world.roster.configure(vec![api(), spec("new.example", &["10.0.0.4"])], world.now);
+    world.decisions.clear();
+    world.run(seconds(5));
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "held"));
+    assert_eq!(world.basis(1, Family::V4), "not-known-yet", "what is new is neither held nor down");
+    for address in ["10.0.0.1", "10.0.0.2", "10.0.0.4"] {
+        set(&net, address, ok(5.0));
+    }
+    world.run(seconds(12));
+    assert_eq!((world.basis(0, Family::V4), world.basis(1, Family::V4)), ("ranked", "ranked"));
+    // The limit of the hold survives a reload too.
+    for address in ["10.0.0.1", "10.0.0.2", "10.0.0.4"] {
+        set(&net, address, timeout());
+    }
+    world.run(seconds(40));
+    assert!(world.roster.summary().local_fault);
+    world.roster.configure(vec![api()], world.now);
+    world.run(seconds(330));
+    assert_eq!((world.roster.summary().local_fault, world.basis(0, Family::V4)), (false, "all-down"));
+}
+
+#[test]
+fn two_bare_addresses_of_two_families_may_be_one_server() {
+    for (candidates, fault) in [
+        (["10.0.0.1", "2001:db8::1"], false),
+        (["10.0.0.1", "10.0.0.2"], true),
+        (["2001:db8::1", "2001:db8::2"], true),
+        (["10.0.0.1", "six.example"], true),
+    ] {
+        let (mut world, net) = world(vec![spec("api.example", &candidates)]);
+        world.zone.insert("six.example".into(), found(&["2001:db8::9"]));
+        world.run(seconds(60));
+        for address in ["10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2", "2001:db8::9"] {
+            set(&net, address, timeout());
+        }
+        world.run(seconds(40));
+        assert_eq!(world.roster.summary().local_fault, fault, "{candidates:?}");
+    }
+}
+
+#[test]
+fn a_query_counts_from_when_it_was_asked() {
+    let mut api = spec("api.example", &["10.0.0.1"]);
+    api.pace.idle_after = seconds(60);
+    let (mut world, _) = world(vec![api, spec("other.example", &["10.0.0.2"])]);
+    assert_eq!(world.roster.resting_names(), [0]);
+    world.run(seconds(50));
+    // Learned of ten seconds late: it was not idle when it came, nothing is checked for it.
+    let asked = world.now;
+    world.run(seconds(15));
+    assert!(world.roster.is_idle(0, world.now));
+    world.begun.clear();
+    world.roster.asked(0, asked, world.now);
+    world.settle();
+    assert_eq!((world.roster.is_idle(0, world.now), world.begun.len()), (false, 0));
+    world.run(seconds(60));
+    assert!(world.roster.is_idle(0, world.now));
+    world.roster.asked(0, asked, world.now);
+    assert!(world.roster.is_idle(0, world.now), "heard of already");
+}

@@ -5,6 +5,7 @@
 //! disk and the reading of a new configuration happen on other threads and come back as a [`Message`].
 //! How an answer reaches the event loop is the caller's: a function that takes a [`Publication`].
 
+mod answers;
 pub mod catalogue;
 mod certificates;
 pub mod checks;
@@ -20,6 +21,7 @@ pub mod loops;
 mod postgres;
 mod redis;
 pub mod refit;
+mod reload;
 pub mod resolv_conf;
 mod secure;
 mod tally;
@@ -35,10 +37,9 @@ use std::time::Duration;
 
 use log::{Level, info, log, warn};
 
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::dns::HostName;
-use crate::dns::snapshot::{FamilyAnswer, NameAnswer, Turn};
-use crate::health::decide::{Decision, FamilyDecision, Plan};
+use crate::dns::snapshot::NameAnswer;
 use crate::health::roster::Roster;
 use crate::health::{Event, EventKind, Override, State, Time};
 use crate::mailbox::Inbox;
@@ -46,7 +47,7 @@ use crate::os::{Clock, SuspendWatch};
 use crate::store::{Batch, Stored, Writer};
 use catalogue::Catalogue;
 use certificates::Certificates;
-use jobs::{Crew, Done, Loaded};
+use jobs::{Crew, Done};
 use ledger::Ledger;
 use loops::{Loops, Traffic};
 use refit::Searches;
@@ -489,63 +490,6 @@ impl Poller {
         self.store_trouble = trouble;
     }
 
-    /// Has the configuration read again, off this thread.
-    fn reload(&mut self) {
-        if !self.reloading {
-            self.reloading = true;
-            self.crew.load(&self.config, self.catalogue.clone(), self.searches.known());
-        }
-    }
-
-    /// Takes over what was read, or stays with what runs.
-    fn reloaded(&mut self, loaded: Loaded, now: Time) {
-        self.reloading = false;
-        let fresh = match loaded {
-            Ok(fresh) => fresh,
-            Err(report) => {
-                log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
-                (self.link.publish)(Publication::ReloadRefused);
-                return;
-            }
-        };
-        for text in fresh.config.warnings.iter().map(ToString::to_string).chain(fresh.compiled.problems) {
-            warn!("{text}");
-        }
-        for key in needs_restart(&self.config, &fresh.config) {
-            warn!("{key} has changed: this takes effect with a restart of har");
-        }
-        self.config = Arc::new(fresh.config);
-        self.catalogue = fresh.catalogue;
-        self.roster.configure(fresh.compiled.specs, now);
-        self.searches.configure(fresh.compiled.finders, now);
-        self.roster.set_discovering(self.searches.discoveries.unfinished());
-        self.catch_up(&fresh.known);
-        self.crew.configure(&self.config, fresh.follower);
-        self.loops.keep(&self.crew.tested());
-        self.crew.set_looping(self.loops.found());
-        self.writer.set_history(self.config.server.history);
-        self.ledger.configure(&self.config);
-        self.roster.tick(now);
-        let answers = self.all_answers(now);
-        let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
-        (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });
-        self.test_loops(now);
-        self.write_everything(now);
-        info!("the configuration was loaded again: {} names", self.config.names.len());
-    }
-
-    /// Every name's answer; all decisions are new after `configure`.
-    fn all_answers(&mut self, now: Time) -> Vec<NameAnswer> {
-        let mut answers = vec![not_known(); self.config.names.len()];
-        for decision in self.roster.take_decisions(now) {
-            let answer = self.name_answer(&decision);
-            if let Some(place) = answers.get_mut(decision.name) {
-                *place = answer;
-            }
-        }
-        answers
-    }
-
     /// Hands over the whole state: the file is new, or the configuration is.
     fn write_everything(&mut self, now: Time) {
         let mut batch = Batch::default();
@@ -568,38 +512,6 @@ impl Poller {
             warn!("the last rows could not be written to the state file");
         }
     }
-
-    /// A decision of `health` in the words of `dns`.
-    fn name_answer(&mut self, decision: &Decision) -> NameAnswer {
-        let observed = self.config.names.get(decision.name).is_some_and(|name| name.mode == Mode::Observe);
-        let [v4, v6] = &decision.families;
-        NameAnswer {
-            v4: self.family_answer(decision, v4),
-            v6: self.family_answer(decision, v6),
-            bypass: decision.bypass || observed,
-        }
-    }
-
-    fn family_answer(&mut self, decision: &Decision, family: &FamilyDecision) -> FamilyAnswer {
-        let tally = &mut self.tally;
-        let answer = match &family.plan {
-            Plan::Addresses { turns, stale } => FamilyAnswer::Addresses {
-                turns: turns
-                    .iter()
-                    .map(|addresses| Turn {
-                        given: tally.watch(decision.name, addresses),
-                        addresses: addresses.clone(),
-                    })
-                    .collect(),
-                stale: *stale,
-            },
-            Plan::Empty => FamilyAnswer::Empty,
-            Plan::AllDown => FamilyAnswer::AllDown,
-            Plan::NotReady => FamilyAnswer::NotReady,
-            Plan::Forward => FamilyAnswer::Forward,
-        };
-        if decision.waiting { FamilyAnswer::Wait(Box::new(answer)) } else { answer }
-    }
 }
 
 /// A line in the log for each event.
@@ -616,27 +528,4 @@ fn level(event: &Event) -> Level {
         EventKind::State if event.after.as_deref() == Some(State::Down.as_str()) => Level::Warn,
         _ => Level::Info,
     }
-}
-
-/// What a name answers before anything is known of it.
-fn not_known() -> NameAnswer {
-    let wait = || FamilyAnswer::Wait(Box::new(FamilyAnswer::NotReady));
-    NameAnswer { v4: wait(), v6: wait(), bypass: false }
-}
-
-/// Keys whose change cannot take effect in a running daemon: sockets that need privileges, files opened at
-/// the start.
-fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
-    let (a, b) = (&running.server, &fresh.server);
-    let mut keys = Vec::new();
-    if a.listen != b.listen {
-        keys.push("server.listen");
-    }
-    if a.state != b.state {
-        keys.push("server.state");
-    }
-    if a.user != b.user {
-        keys.push("server.user");
-    }
-    keys
 }

@@ -1,0 +1,74 @@
+//! A configuration that is read again while har runs: what is taken over, and what waits for a restart.
+
+use std::sync::Arc;
+
+use log::{info, warn};
+
+use super::jobs::Loaded;
+use super::{Poller, Publication};
+use crate::config::Config;
+use crate::health::Time;
+
+impl Poller {
+    /// Has the configuration read again, off this thread.
+    pub(super) fn reload(&mut self) {
+        if !self.reloading {
+            self.reloading = true;
+            self.crew.load(&self.config, self.catalogue.clone(), self.searches.known());
+        }
+    }
+
+    /// Takes over what was read, or stays with what runs.
+    pub(super) fn reloaded(&mut self, loaded: Loaded, now: Time) {
+        self.reloading = false;
+        let fresh = match loaded {
+            Ok(fresh) => fresh,
+            Err(report) => {
+                log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
+                (self.link.publish)(Publication::ReloadRefused);
+                return;
+            }
+        };
+        for text in fresh.config.warnings.iter().map(ToString::to_string).chain(fresh.compiled.problems) {
+            warn!("{text}");
+        }
+        for key in needs_restart(&self.config, &fresh.config) {
+            warn!("{key} has changed: this takes effect with a restart of har");
+        }
+        self.config = Arc::new(fresh.config);
+        self.catalogue = fresh.catalogue;
+        self.roster.configure(fresh.compiled.specs, now);
+        self.searches.configure(fresh.compiled.finders, now);
+        self.roster.set_discovering(self.searches.discoveries.unfinished());
+        self.catch_up(&fresh.known);
+        self.crew.configure(&self.config, fresh.follower);
+        self.loops.keep(&self.crew.tested());
+        self.crew.set_looping(self.loops.found());
+        self.writer.set_history(self.config.server.history);
+        self.ledger.configure(&self.config);
+        self.roster.tick(now);
+        let answers = self.all_answers(now);
+        let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
+        (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });
+        self.test_loops(now);
+        self.write_everything(now);
+        info!("the configuration was loaded again: {} names", self.config.names.len());
+    }
+}
+
+/// Keys whose change cannot take effect in a running daemon: sockets that need privileges, files opened at
+/// the start.
+fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
+    let (a, b) = (&running.server, &fresh.server);
+    let mut keys = Vec::new();
+    if a.listen != b.listen {
+        keys.push("server.listen");
+    }
+    if a.state != b.state {
+        keys.push("server.state");
+    }
+    if a.user != b.user {
+        keys.push("server.user");
+    }
+    keys
+}

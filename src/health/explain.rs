@@ -220,6 +220,10 @@ mod tests {
                     let mut api = spec("api.example", candidates);
                     api.policy.select = select;
                     agrees(&api, orders, 25);
+                    // All that are up claim the one role: one is answered and the others are left out.
+                    let checks = api.candidates.iter_mut().flat_map(|candidate| &mut candidate.checks);
+                    checks.for_each(|check| check.exclusive = true);
+                    agrees(&api, orders, 25);
                 }
             }
         }

@@ -47,7 +47,8 @@ pub fn serve(path: &Path) -> Ended {
 pub fn run(config: Config) -> Result<(), Failure> {
     let logger = Logger::start(config.server.log);
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
-    info!("har {} starting, {} names from {}", env!("CARGO_PKG_VERSION"), config.names.len(), config.path.display());
+    // The event in the state file, and the line that goes with it, says when it has started.
+    debug!("har {} starting, {} names from {}", env!("CARGO_PKG_VERSION"), config.names.len(), config.path.display());
     if let Err(error) = os::raise_open_files() {
         debug!("{error}");
     }
@@ -80,8 +81,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
         store_trouble,
     });
     let first = table(&config, answers, &servers, &[], tallies.table());
-    let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Vec::new() }));
-    let (notices, notified) = (inbox.clone(), Arc::clone(&shared));
+    let upstreams = Upstreams::default();
+    let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Arc::clone(&upstreams) }));
+    let notices = inbox.clone();
     let setup = serve::Setup {
         listeners: bound.listeners,
         table: first,
@@ -89,7 +91,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         clock,
         signals,
         notify: Notify::from_env(),
-        notices: Box::new(move |notice| take_notice(notice, &notices, &notified)),
+        notices: Box::new(move |notice| take_notice(notice, &notices, &upstreams)),
     };
     let (server, sender) = Server::new(setup, Instant::now())
         .map_err(|error| Failure::Run(format!("the event loop cannot be set up: {error}")))?;
@@ -106,7 +108,6 @@ pub fn run(config: Config) -> Result<(), Failure> {
     if thread.join().is_err() {
         return Err(Failure::Run("the poller ended with a panic".to_owned()));
     }
-    info!("stopped");
     served.map_err(|error| Failure::Run(format!("waiting for events failed: {error}")))
 }
 
@@ -171,28 +172,31 @@ fn start_poller(poller: Poller, link: Link) -> Result<JoinHandle<()>, Failure> {
         .map_err(|error| Failure::Run(format!("the poller's thread cannot be started: {error}")))
 }
 
-/// What the ways between the two threads have in common. Held for moments only, never while waiting.
+/// The counters of the upstreams in use. Held only to swap or clone the list, since the event loop takes it too.
+type Upstreams = Arc<Mutex<Vec<(SocketAddr, Arc<ServerCounters>)>>>;
+
+/// What the poller's ways to the event loop have in common. The event loop itself never takes it: it is held while a
+/// whole table is built.
 struct Shared {
     tallies: Tallies,
     config: Arc<Config>,
-    upstreams: Vec<(SocketAddr, Arc<ServerCounters>)>,
+    upstreams: Upstreams,
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic ends the process: a poisoned lock is never seen.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the event loop notices, in the poller's words.
-fn take_notice(notice: Notice, inbox: &Inbox<Message>, shared: &Mutex<Shared>) {
+/// What the event loop notices, in the poller's words. Runs on its thread.
+fn take_notice(notice: Notice, inbox: &Inbox<Message>, upstreams: &Upstreams) {
     match notice {
         Notice::Reload => inbox.send(Message::Reload),
-        Notice::Asked { generation, name } => {
-            if generation == lock(shared).tallies.generation() {
-                inbox.send(Message::Asked { name });
-            }
+        Notice::Asked { generation, name } => inbox.send(Message::Asked { generation, name }),
+        Notice::Upstreams(fresh) => {
+            let before = std::mem::replace(&mut *lock(upstreams), fresh);
+            drop(before);
         }
-        Notice::Upstreams(upstreams) => lock(shared).upstreams = upstreams,
         Notice::Returned { probe } => inbox.send(Message::Returned { probe }),
         Notice::Stopping => {}
     }
@@ -212,7 +216,8 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Lin
         beat: Box::new(move || beating.beat()),
         collect: Box::new(move |batch| {
             let Shared { tallies, config, upstreams } = &mut *lock(&collecting);
-            let beyond_loopback = tallies.collect(upstreams, config, batch);
+            let listed = lock(upstreams).clone();
+            let beyond_loopback = tallies.collect(&listed, config, batch);
             let books = tallies.books();
             let unanswered = books.expired + books.shed;
             let traffic = Traffic { asked: books.admitted, answered: books.answered, unanswered };
@@ -220,7 +225,8 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Lin
         }),
         heard: Box::new(move || {
             let Shared { tallies, upstreams, .. } = &mut *lock(&hearing);
-            tallies.heard(upstreams)
+            let listed = lock(upstreams).clone();
+            tallies.heard(&listed)
         }),
         asked: Box::new(move |names| lock(&asking).tallies.last_asked(names)),
         rest: Box::new(move |names| lock(&resting).tallies.mark_idle(names)),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Ended, subject, table};
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::dns::HostName;
 use crate::health::{CheckRef, CheckResult, Host, NameSpec, Outcome};
 use crate::mailbox::Inbox;
 use crate::poll::catalogue::Catalogue;
+use crate::poll::discovery::Finder;
 use crate::poll::lookup::{self, Lookup, Options, Upstreams};
 use crate::poll::resolv_conf::Follower;
 use crate::poll::workers::{Lane, Limits, Pool};
@@ -29,6 +30,9 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Look-ups under way at most: no resolver is flooded because somebody looks.
 const LOOKUPS: usize = 64;
 
+/// Searches for candidates under way at most, as in the daemon.
+const SEARCHES: usize = 32;
+
 /// A line of the result: one check of one address, or why there was none.
 #[derive(Serialize)]
 struct Row {
@@ -36,7 +40,8 @@ struct Row {
     host: String,
     address: Option<IpAddr>,
     check: String,
-    /// As in the state file; `no_address` when the candidate could not be looked up.
+    /// As in the state file; `no_address` when the candidate could not be looked up, `not_found` when candidates were
+    /// looked for in vain.
     outcome: &'static str,
     status: Option<i64>,
     connect_ms: Option<f64>,
@@ -62,13 +67,20 @@ struct Verdict {
 /// Probes every name, or one. Exit status 0 when each has an address of which every check passes, else 1.
 pub fn run(config: &Config, only: Option<&str>, json: bool, out: &mut dyn Write) -> Ended {
     let only = only.map(|name| subject::answering(config, name)).transpose()?.map(|name| name.name.to_string());
+    let mut config = config.clone();
+    config.names.retain(|name| only.as_deref().is_none_or(|only| name.name.to_string() == only));
+    let asked = Arc::new(Asked::new(&config));
     let mut catalogue = Catalogue::default();
-    let compiled = catalogue.compile(config);
-    let specs: Vec<NameSpec> =
-        compiled.specs.into_iter().filter(|spec| only.as_deref().is_none_or(|only| *spec.name == *only)).collect();
-    let found = look_up(config, &specs);
+    let mut compiled = catalogue.compile(&config);
+    let unfound = search(&mut config, std::mem::take(&mut compiled.finders), &asked);
+    if config.names.iter().any(|name| name.discover.is_some()) {
+        compiled = catalogue.compile(&config);
+    }
+    let specs = compiled.specs;
+    let found = look_up(&asked, &specs);
     let results = check(&catalogue, &specs, &found);
-    let document = Document { names: verdicts(&specs, &found, &results), checks: rows(&specs, &found, &results) };
+    let document =
+        Document { names: verdicts(&specs, &found, &results), checks: rows(&specs, &found, &results, &unfound) };
     if json {
         // Nothing in it can fail to be written: text, numbers and lists.
         writeln!(out, "{}", serde_json::to_string_pretty(&document).unwrap_or_default())?;
@@ -83,17 +95,61 @@ pub fn run(config: &Config, only: Option<&str>, json: bool, out: &mut dyn Write)
 type Found = HashMap<Arc<str>, Result<Vec<IpAddr>, String>>;
 type Results = HashMap<(u32, IpAddr), CheckResult>;
 
-/// Looks up every candidate that is a name, at har's upstream as the daemon does.
-fn look_up(config: &Config, specs: &[NameSpec]) -> Found {
-    let mut follower = Follower::new(&config.upstream.servers, &config.server.listen, Path::new("/"));
-    follower.poll();
-    let asked = Arc::new((follower.servers().to_vec(), config.upstream.routes.clone(), config.upstream.source));
+/// har's upstream, as the daemon uses it.
+struct Asked {
+    general: Vec<SocketAddr>,
+    routes: Vec<Route>,
+    options: Options,
+}
+
+impl Asked {
+    fn new(config: &Config) -> Asked {
+        let mut follower = Follower::new(&config.upstream.servers, &config.server.listen, Path::new("/"));
+        follower.poll();
+        let options = Options { source: config.upstream.source, timeout: LOOKUP_TIMEOUT };
+        Asked { general: follower.servers().to_vec(), routes: config.upstream.routes.clone(), options }
+    }
+
+    fn servers(&self) -> Upstreams<'_> {
+        Upstreams { general: &self.general, routes: &self.routes }
+    }
+}
+
+/// Where the candidates of a name were looked for in vain, and why there are none, by name.
+type Unfound = HashMap<Arc<str>, (Arc<str>, String)>;
+
+/// Looks for the candidates that are to be found, once, and puts them into the configuration.
+fn search(config: &mut Config, finders: Vec<Finder>, asked: &Arc<Asked>) -> Unfound {
+    let finders: HashMap<Arc<str>, Finder> =
+        finders.into_iter().map(|finder| (Arc::clone(&finder.search.name), finder)).collect();
+    let (finders, asked) = (Arc::new(finders), Arc::clone(asked));
+    let searched = Arc::clone(&finders);
+    let answers = run_all(SEARCHES, finders.keys().cloned().collect(), move |name: &Arc<str>| {
+        searched.get(name).map(|finder| finder.find(&asked.servers(), &asked.options).0)
+    });
+    let mut unfound = Unfound::new();
+    for (name, answer) in answers {
+        let (Some(answer), Some(finder)) = (answer, finders.get(&name)) else { continue };
+        match answer {
+            Ok(answer) => {
+                let own = config.names.iter_mut().find(|own| own.name.to_string() == *name);
+                own.into_iter().for_each(|own| own.take_found(&answer.found));
+            }
+            Err(why) => {
+                unfound.insert(name, (Arc::clone(&finder.search.source), why));
+            }
+        }
+    }
+    unfound
+}
+
+/// Looks up every candidate that is a name.
+fn look_up(asked: &Arc<Asked>, specs: &[NameSpec]) -> Found {
+    let asked = Arc::clone(asked);
     let hosts: BTreeSet<Arc<str>> = specs.iter().flat_map(hosts).collect();
     run_all(LOOKUPS, hosts.into_iter().collect(), move |host: &Arc<str>| {
         let Ok(name) = host.parse::<HostName>() else { return Err("it is no host name".to_owned()) };
-        let (general, routes, source) = &*asked;
-        let options = Options { source: *source, timeout: LOOKUP_TIMEOUT };
-        addresses(lookup::lookup(&name, &Upstreams { general, routes }, &options))
+        addresses(lookup::lookup(&name, &asked.servers(), &asked.options))
     })
 }
 
@@ -168,9 +224,21 @@ where
     done.into_iter().collect()
 }
 
-fn rows(specs: &[NameSpec], found: &Found, results: &Results) -> Vec<Row> {
+fn rows(specs: &[NameSpec], found: &Found, results: &Results, unfound: &Unfound) -> Vec<Row> {
     let mut rows = Vec::new();
     for spec in specs {
+        rows.extend(unfound.get(&spec.name).map(|(source, why)| Row {
+            name: spec.name.to_string(),
+            host: source.to_string(),
+            address: None,
+            check: "discover".to_owned(),
+            outcome: "not_found",
+            status: None,
+            connect_ms: None,
+            first_byte_ms: None,
+            total_ms: None,
+            error: Some(why.clone()),
+        }));
         for candidate in &spec.candidates {
             let empty = |address, check: &CheckRef| Row {
                 name: spec.name.to_string(),

@@ -17,7 +17,8 @@ use super::{Ended, Failure};
 use crate::config::{self, Config};
 use crate::health::{Family, Host, NameSpec, Time};
 use crate::poll::catalogue::Catalogue;
-use crate::store::{ReadError, Reader, TargetRow, time};
+use crate::poll::refit;
+use crate::store::{ReadError, Reader, Stored, TargetRow, time};
 use course::{Course, Outcomes, Record, Recording};
 
 /// Rows that are read at once: a few milliseconds, so that the daemon's write-ahead log is never held for long.
@@ -82,7 +83,7 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
     if same_file(&old.path, &new.path) {
         notes.push("both are the same file: name the one that was in use with --old".to_owned());
     }
-    let (old_specs, new_specs) = (specs(&old), specs(&new));
+    let (old_specs, new_specs) = (specs(&old, &stored), specs(&new, &stored));
     for (which, specs) in [("old", &old_specs), ("new", &new_specs)] {
         notes.extend(unrecorded(which, specs, &recording));
     }
@@ -109,9 +110,10 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
     Ok(ExitCode::SUCCESS)
 }
 
-/// The names of a configuration as the daemon would see them. Checks that could not be run do not matter here.
-fn specs(config: &Config) -> Vec<NameSpec> {
-    Catalogue::default().compile(config).specs
+/// The names of a configuration as the daemon would see them, with the candidates that it found. Checks that could not
+/// be run do not matter here.
+fn specs(config: &Config, stored: &Stored) -> Vec<NameSpec> {
+    Catalogue::default().compile(&refit::with_stored(config, stored)).specs
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
@@ -119,7 +121,7 @@ fn same_file(one: &Path, other: &Path) -> bool {
     canonical(one) == canonical(other)
 }
 
-fn recording(targets: &[TargetRow], stored: &crate::store::Stored) -> Recording {
+fn recording(targets: &[TargetRow], stored: &Stored) -> Recording {
     let mut recording = Recording {
         begin: targets.iter().map(|target| target.first).min().unwrap_or_default(),
         // Where the interval is not known any more, the default.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{Ended, Failure};
 use crate::health::{AnswerRecord, EndpointRecord, Family, State, Time};
-use crate::store::{Life, Reader, Stored, time};
+use crate::store::{CandidateRow, Life, Reader, Stored, time};
 
 /// What `har status` was asked for.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +78,9 @@ pub(super) fn page(state: &Path, options: &StatusOptions) -> Result<(String, Str
         for endpoint in endpoints(&stored, &row.name, None) {
             let EndpointRecord { host, address, state, chosen, drained, forced, stale, .. } = endpoint;
             let _ = writeln!(substance, "{host} {address} {} {chosen} {drained:?} {forced} {stale}", state.as_str());
+        }
+        for candidate in without_address(&stored, &row.name) {
+            let _ = writeln!(substance, "{} {}", candidate.host, why_without(candidate));
         }
     }
     Ok((table(&stored, time::now()), substance))
@@ -158,6 +161,9 @@ fn table(stored: &Stored, now: Time) -> String {
         if endpoints(stored, &row.name, None).next().is_none() {
             let _ = writeln!(text, "\n{}  no address known", row.name);
         }
+        for candidate in without_address(stored, &row.name) {
+            let _ = writeln!(text, "     {}  no address: {}", candidate.host, why_without(candidate));
+        }
     }
     text
 }
@@ -225,6 +231,18 @@ fn endpoints<'a>(
     of_name.filter(move |endpoint| family.is_none_or(|family| Family::of(endpoint.address) == family))
 }
 
+/// The candidates of a name of which no address is known.
+fn without_address<'a>(stored: &'a Stored, name: &'a str) -> impl Iterator<Item = &'a CandidateRow> + 'a {
+    // They lie in the order of name and place.
+    let start = stored.candidates.partition_point(|candidate| &*candidate.name < name);
+    let of_name = stored.candidates.iter().skip(start).take_while(move |candidate| &*candidate.name == name);
+    of_name.filter(move |candidate| !endpoints(stored, name, None).any(|endpoint| endpoint.host == candidate.host))
+}
+
+fn why_without(candidate: &CandidateRow) -> &str {
+    candidate.error.as_deref().unwrap_or("it was not looked up yet")
+}
+
 fn answer<'a>(stored: &'a Stored, name: &str, family: Family) -> Option<&'a AnswerRecord> {
     // Answers lie in the order of name and family, by the table's key.
     let key = |answer: &AnswerRecord| (&*answer.name, answer.family.record()).cmp(&(name, family.record()));
@@ -265,6 +283,14 @@ struct Name<'a> {
     mode: &'a str,
     answers: Vec<Answer<'a>>,
     candidates: Vec<Candidate<'a>>,
+    without_address: Vec<Without<'a>>,
+}
+
+#[derive(Serialize)]
+struct Without<'a> {
+    host: String,
+    error: Option<&'a str>,
+    resolved_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -312,6 +338,13 @@ fn json(stored: &Stored, now: Time) -> String {
             })
             .collect(),
         candidates: endpoints(stored, &row.name, None).map(candidate).collect(),
+        without_address: without_address(stored, &row.name)
+            .map(|candidate| Without {
+                host: candidate.host.to_string(),
+                error: candidate.error.as_deref(),
+                resolved_at: candidate.resolved_at.map(time::to_text),
+            })
+            .collect(),
     });
     let document = Document {
         daemon: match stored.life() {

@@ -110,6 +110,25 @@ impl Template {
         Some(Candidate { host, priority: found.priority, weight: found.weight, checks: checks? })
     }
 
+    /// Whether the checks can be made for what was found: some need its port.
+    pub fn fits(&self, found: &Found) -> bool {
+        self.build(found, &mut Problems::default()).is_some()
+    }
+
+    /// The port with which the checks of what was found read like these words; `None` = they do without one, or no
+    /// port does it.
+    pub fn port_in(&self, found: &Found, words: &str) -> Option<u16> {
+        let reads = |port: Option<u16>| {
+            let candidate = self.build(&Found { port, ..found.clone() }, &mut Problems::default());
+            candidate.is_some_and(|candidate| {
+                let checks: Vec<String> = candidate.checks.iter().map(Check::definition).collect();
+                checks.join("; ") == words
+            })
+        };
+        let numbers = words.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
+        if reads(None) { None } else { numbers.filter(|port| *port > 0).find(|port| reads(Some(*port))) }
+    }
+
     /// How the first Redis check logs in: a master that sentinels name is asked for its role like this.
     pub fn redis_login(&self) -> Option<RedisLogin> {
         let trial = Found { host: Host::Name("found.invalid".into()), port: Some(1), priority: 1, weight: 1 };

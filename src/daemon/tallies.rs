@@ -73,11 +73,6 @@ impl Tallies {
         }
     }
 
-    /// Which configuration the table that the loop counts into belongs to.
-    pub fn generation(&self) -> u64 {
-        self.current.table.generation
-    }
-
     /// The table that the loop counts into.
     pub fn table(&self) -> Arc<NameTable> {
         Arc::clone(&self.current.table)

@@ -10,7 +10,7 @@ use super::decide::{Plan, View, decide};
 use super::endpoint::input_of_record;
 use super::hash::hash;
 use super::overrides::Overrides;
-use super::rank::{Input, Sharer, Standing};
+use super::rank::{Input, Place, Sharer, Standing};
 use super::{AllDown, AnswerRecord, EndpointRecord, Family, Host, NameSpec};
 
 /// What is remembered of a name.
@@ -76,7 +76,11 @@ pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
         let (plan, basis, places) =
             answered.map_or_else(Default::default, |answered| (answered.plan, answered.basis, answered.ranking.places));
         let records = &records[family.index()];
-        let places: Vec<_> = places.into_iter().map(|place| (records[place.input], place.standing)).collect();
+        let part = |place: Place| match records[place.input] {
+            record if left_out(record, spec) => (record, Standing::RoleConflict),
+            record => (record, place.standing),
+        };
+        let places: Vec<_> = places.into_iter().map(part).collect();
         let mut rebuilt = Rebuilt { family, plan, basis: basis.as_str(), places, differs: None };
         rebuilt.differs = answers[family.index()].and_then(|answer| difference(&rebuilt, answer, spec));
         rebuilt
@@ -95,7 +99,19 @@ fn records_of<'a>(remembered: &Remembered<'a>, family: Family) -> Vec<&'a Endpoi
 }
 
 fn inputs<'a>(records: &[&'a EndpointRecord], spec: &'a NameSpec) -> Vec<Input<'a>> {
-    records.iter().filter_map(|record| input_of_record(record, spec)).collect()
+    let input = |record: &&'a EndpointRecord| {
+        let input = input_of_record(record, spec)?;
+        Some(Input { priority: input.priority.filter(|_| !left_out(record, spec)), ..input })
+    };
+    records.iter().filter_map(input).collect()
+}
+
+/// Whether an address was left out for the sake of another that claimed the same role first: who was first is known by
+/// the record alone.
+fn left_out(record: &EndpointRecord, spec: &NameSpec) -> bool {
+    let candidate = spec.candidates.iter().find(|candidate| candidate.host == record.host);
+    let exclusive = candidate.is_some_and(|candidate| candidate.checks.iter().any(|check| check.exclusive));
+    exclusive && record.standing == Standing::RoleConflict.to_string()
 }
 
 /// The addresses of the fallback list. The state file does not know those of its names.
@@ -203,6 +219,10 @@ mod tests {
                 for candidates in [&["a.example", "b.example", "10.0.0.3"][..], &["b.example"], &["missing.example"]] {
                     let mut api = spec("api.example", candidates);
                     api.policy.select = select;
+                    agrees(&api, orders, 25);
+                    // All that are up claim the one role: one is answered and the others are left out.
+                    let checks = api.candidates.iter_mut().flat_map(|candidate| &mut candidate.checks);
+                    checks.for_each(|check| check.exclusive = true);
                     agrees(&api, orders, 25);
                 }
             }

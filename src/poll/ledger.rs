@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::tally::Key;
 use crate::config::{Config, Mode};
+use crate::health::events::utc;
 use crate::health::resolution::LookupResult;
 use crate::health::roster::Roster;
-use crate::health::{CheckResult, Event, Host, Select, Time};
+use crate::health::{CheckResult, Event, EventKind, Host, Select, Time};
 use crate::store::{Batch, CandidateRow, DaemonRow, EndpointKey, NameRow, ResultRow, Stored};
 
 /// The counter of checks that began late.
@@ -52,7 +53,7 @@ impl Ledger {
             changed: Vec::new(),
             chosen: stored.times_chosen.iter().cloned().collect(),
             results: Vec::new(),
-            events: Vec::new(),
+            events: vec![started(config, stored, now)],
             late_before: stored.counters.iter().find(|(key, _)| key == CHECKS_LATE).map_or(0, |(_, count)| *count),
             keep_results: true,
         };
@@ -193,6 +194,18 @@ impl Ledger {
         self.daemon.stopped_at = Some(now);
         batch.daemon = Some(self.daemon.clone());
     }
+}
+
+/// The event of a start, which tells how the last run ended.
+fn started(config: &Config, stored: &Stored, now: Time) -> Event {
+    let last = match &stored.daemon {
+        None => "no earlier run is known".to_owned(),
+        Some(DaemonRow { stopped_at: Some(at), .. }) => format!("the last run was stopped at {}", utc(*at)),
+        Some(last) => format!("the last run did not end in order and was last heard of at {}", utc(last.heartbeat_at)),
+    };
+    let (version, path) = (env!("CARGO_PKG_VERSION"), config.path.display());
+    let words = format!("har {version} started, {} names from {path}; {last}", config.names.len());
+    Event::new(now, EventKind::Daemon, words)
 }
 
 /// The word of the configuration for a policy.

@@ -80,8 +80,10 @@ pub enum Message {
     StoreTrouble(Option<String>),
     /// Read the configuration again.
     Reload,
-    /// A name that is idle was asked for: its index and the table it belongs to.
+    /// A name that is idle was asked for.
     Asked {
+        /// The table it belongs to: how many had been published before it, the first one included.
+        generation: u64,
         /// Index in the configuration.
         name: u32,
     },
@@ -213,6 +215,8 @@ pub struct Poller {
     loops: Loops,
     /// Candidates that are looked for.
     searches: Searches,
+    /// Tables published since the first one.
+    tables: u64,
 }
 
 impl Poller {
@@ -264,6 +268,7 @@ impl Poller {
             suspend: SuspendWatch::new(),
             loops: Loops::default(),
             searches,
+            tables: 0,
         };
         for problem in compiled.problems {
             warn!("{problem}");
@@ -359,7 +364,11 @@ impl Poller {
                 (self.link.publish)(Publication::Renew);
                 self.loops.test_soon(now);
             }
-            Message::Asked { name } => self.roster.asked(name as usize, now, now),
+            // The index means something in the latest table alone.
+            Message::Asked { generation, name } if generation == self.tables => {
+                self.roster.asked(name as usize, now, now);
+            }
+            Message::Asked { .. } => {}
             Message::Stop => {}
         }
     }
@@ -504,7 +513,10 @@ impl Poller {
         exec::stop();
         let now = self.clock.now();
         let mut batch = Batch::default();
+        let words = format!("har {} stopped", env!("CARGO_PKG_VERSION"));
+        self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
         self.ledger.changes(&mut self.roster, &mut batch);
+        tell(&batch.events);
         self.count(&mut batch, now);
         self.ledger.stopped(&mut batch, now);
         self.writer.send(batch);

@@ -11,7 +11,7 @@ use super::Poller;
 use super::discovery::{Finder, Refit};
 use crate::config::Config;
 use crate::health::discovery::{Answer, Discoveries, Found};
-use crate::health::{Host, Time};
+use crate::health::{EndpointRecord, Host, Time};
 use crate::store::Stored;
 
 /// Searches handed out at once at most: they hold a worker each while their upstream is silent.
@@ -69,7 +69,26 @@ pub fn fill(config: &mut Config, known: &Known) {
     }
 }
 
-/// What the last run found, from the state file: its candidates that are not listed. Their ports are not kept.
+/// A configuration with what the state file knows: for who asks what the daemon does.
+pub fn with_stored(config: &Config, state: &Stored) -> Config {
+    let mut filled = config.clone();
+    let mut known = stored(config, state);
+    for name in &config.names {
+        let (Some(discover), Some((_, found))) = (&name.discover, known.get_mut(name.name.to_string().as_str())) else {
+            continue;
+        };
+        // A candidate without an address has no check that shows its port. It is not checked here: any will do.
+        let other = found.iter().find_map(|found| found.port);
+        for lost in found.iter_mut().filter(|found| !discover.template.fits(found)) {
+            lost.port = other.or(Some(1));
+        }
+    }
+    fill(&mut filled, &known);
+    filled
+}
+
+/// What the last run found, from the state file: its candidates that are not listed. A port is not kept there, but
+/// shows in the words of the checks.
 pub fn stored(config: &Config, stored: &Stored) -> Known {
     let mut known = Known::new();
     for name in config.names.iter().filter(|name| name.discover.is_some()) {
@@ -77,8 +96,12 @@ pub fn stored(config: &Config, stored: &Stored) -> Known {
         let shown: Arc<str> = name.name.to_string().into();
         let listed = |host: &Host| name.candidates.iter().any(|listed| super::catalogue::host(&listed.host) == *host);
         let rows = stored.candidates.iter().filter(|row| row.name == shown && !listed(&row.host));
-        let found =
-            rows.map(|row| Found { host: row.host.clone(), port: None, priority: row.priority, weight: row.weight });
+        let found = rows.map(|row| {
+            let found = Found { host: row.host.clone(), port: None, priority: row.priority, weight: row.weight };
+            let checked = |record: &&EndpointRecord| record.name == shown && record.host == row.host;
+            let checks = stored.endpoints.iter().find(checked).map(|record| &record.definition);
+            Found { port: checks.and_then(|checks| discover.template.port_in(&found, checks)), ..found }
+        });
         known.insert(Arc::clone(&shown), (discover.source.to_string().into(), found.collect()));
     }
     known

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use log::{info, warn};
+use log::warn;
 
 use super::jobs::Loaded;
 use super::{Poller, Publication};
-use crate::config::Config;
-use crate::health::Time;
+use crate::config::{Config, Report};
+use crate::health::{Event, EventKind, Time};
+use crate::store::Batch;
 
 impl Poller {
     /// Has the configuration read again, off this thread.
@@ -25,6 +26,8 @@ impl Poller {
             Ok(fresh) => fresh,
             Err(report) => {
                 log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
+                // The log has all problems already: the row goes past the log, with the first one.
+                self.writer.send(Batch { events: vec![refusal(&report, now)], ..Batch::default() });
                 (self.link.publish)(Publication::ReloadRefused);
                 return;
             }
@@ -49,11 +52,24 @@ impl Poller {
         self.roster.tick(now);
         let answers = self.all_answers(now);
         let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
+        self.tables += 1;
         (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });
         self.test_loops(now);
+        let words = format!("the configuration was loaded again: {} names", self.config.names.len());
+        self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
         self.write_everything(now);
-        info!("the configuration was loaded again: {} names", self.config.names.len());
     }
+}
+
+/// The event of a configuration that was not taken over, in one line.
+fn refusal(report: &Report, now: Time) -> Event {
+    let first = report.0.first().map(ToString::to_string).unwrap_or_default();
+    let first = first.lines().next().unwrap_or_default();
+    let more = match report.0.len() {
+        0 | 1 => String::new(),
+        count => format!(" (the first of {count} problems)"),
+    };
+    Event::new(now, EventKind::Daemon, format!("the configuration was not taken over: {first}{more}"))
 }
 
 /// Keys whose change cannot take effect in a running daemon: sockets that need privileges, files opened at

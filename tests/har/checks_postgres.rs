@@ -154,6 +154,9 @@ fn lag_promotion_and_two_primaries() {
         assert_eq!(har.a("rw.example"), a);
         count.parse::<u64>().unwrap() >= seen + 2
     });
+    let text = har.run(&["explain", "rw.example"]).ok();
+    let left_out = text.contains("another claims its role too") && !text.contains("By this configuration");
+    assert!(left_out, "{text}");
     // The old one is gone: the promoted one is answered.
     drop(primary);
     har.until_a("rw.example", b);

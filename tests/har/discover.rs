@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::SRV;
 use hickory_proto::rr::{Name, RData};
 
-use crate::harness::{Backend, Upstream, har, missing, skip, wait_for};
+use crate::harness::{Backend, Behaviour, Upstream, har, missing, skip, wait_for};
 use crate::servers::{common_port, redis, redis_say, sentinel};
 
 const ADDRESSES: [&str; 3] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
@@ -151,4 +152,94 @@ fn targets_of_an_srv_record_come_and_go() {
     har.start();
     assert_eq!(har.a("web.example"), ADDRESSES[1]);
     har.until_sql("SELECT count(*) FROM candidate WHERE name = 'web.example'", |count| count == "2");
+}
+
+/// A name for each kind of check, whose candidates are the targets of one record.
+fn found_names(service: &str) -> String {
+    format!(
+        "[defaults]\ninterval = \"200ms\"\nresolve_interval = \"1s\"\n\
+         [names.\"web.example\"]\ncheck = \"http://{{host}}/healthz\"\n\
+         discover = {{ type = \"srv\", record = \"{service}\" }}\n\
+         [names.\"tcp.example\"]\ncheck = {{ type = \"tcp\" }}\n\
+         discover = {{ type = \"srv\", record = \"{service}\" }}\n"
+    )
+}
+
+#[test]
+fn what_was_found_is_explained_replayed_and_shown() {
+    let backends = Backend::group(&[("127.0.0.2", 1), ("127.0.0.3", 1)]);
+    let port = backends[0].port();
+    let upstream = Upstream::start();
+    for (name, address) in ["one.example", "two.example"].iter().zip(ADDRESSES) {
+        upstream.addresses(name, &[address]);
+    }
+    let service = "_http._tcp.example";
+    let record = |priority, target| record(priority, 1, port, target);
+    let all = vec![record(10, "one.example."), record(20, "two.example."), record(30, "lost.example.")];
+    upstream.records(service, "SRV", all);
+    let har = har().server("history = \"1h\"").upstream(&[&upstream]).names(&found_names(service)).start();
+    for name in ["web.example", "tcp.example"] {
+        har.until_a(name, ADDRESSES[0]);
+        har.until_sql(&format!("SELECT count(*) FROM ranking WHERE name = '{name}' AND state = 'up'"), |n| n == "2");
+        // An answer that has just changed may be on its way to the file.
+        wait_for("an explanation that agrees", || {
+            let text = har.run(&["explain", name]).ok();
+            let agrees = !text.contains("By this configuration") && !text.contains("any more");
+            let whole = text.contains("127.0.0.2 (one.example): chosen")
+                && text.contains("127.0.0.3 (two.example): reserve")
+                && text.contains("lost.example: no address is known: ");
+            (agrees && whole).then_some(())
+        });
+    }
+
+    let error = "SELECT error FROM candidate WHERE name = 'web.example' AND host = 'lost.example'";
+    let why = har.until_sql(error, |error| !error.is_empty())[0][0].clone();
+    let table = har.run(&["status", "web.example"]).ok();
+    assert!(table.contains(&format!("\n     lost.example  no address: {why}\n")), "{why}: {table}");
+    let document: serde_json::Value =
+        serde_json::from_str(&har.run(&["status", "web.example", "--json"]).ok()).expect("JSON");
+    let name = &document["names"][0];
+    assert_eq!(name["candidates"].as_array().map(Vec::len), Some(2), "{name}");
+    assert_eq!(name["without_address"].as_array().map(Vec::len), Some(1), "{name}");
+    assert_eq!(
+        (&name["without_address"][0]["host"], &name["without_address"][0]["error"]),
+        (&"lost.example".into(), &why.into())
+    );
+
+    har.until_sql("SELECT count(DISTINCT definition) FROM check_history", |count| count.parse::<u32>().unwrap() >= 3);
+    let text = har.run(&["replay"]).ok();
+    assert!(text.contains("web.example A") && text.contains("tcp.example A"), "{text}");
+    assert!(!text.contains("nothing is recorded for one.example"), "{text}");
+    assert!(!text.contains("nothing is recorded for two.example"), "{text}");
+    assert!(text.contains("nothing is recorded for lost.example of web.example"), "{text}");
+}
+
+#[test]
+fn probing_looks_for_candidates_and_says_why_there_are_none() {
+    let backends = Backend::group(&[("127.0.0.2", 1)]);
+    let upstream = Upstream::start();
+    upstream.addresses("one.example", &[ADDRESSES[0]]);
+    let service = "_http._tcp.example";
+    upstream.records(service, "SRV", vec![record(10, 1, backends[0].port(), "one.example.")]);
+    upstream.behave("_gone._tcp.example", Behaviour::Rcode(ResponseCode::ServFail));
+    let gone = "[names.\"gone.example\"]\ncheck = { type = \"tcp\" }\n\
+        discover = { type = \"srv\", record = \"_gone._tcp.example\" }\n";
+    let har = har().upstream(&[&upstream]).names(&(found_names(service) + gone)).prepare();
+    let ran = har.run(&["probe", "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let document: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    let rows: Vec<String> = document["checks"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| ["name", "host", "outcome"].map(|key| row[key].as_str().unwrap_or_default()).join(" "))
+        .collect();
+    assert_eq!(
+        rows,
+        ["web.example one.example ok", "tcp.example one.example ok", "gone.example SRV _gone._tcp.example not_found"]
+    );
+    let why = document["checks"][2]["error"].as_str().unwrap_or_default();
+    assert!(why.contains("SERVFAIL"), "{why}");
+    assert_eq!(har.run(&["probe", "web.example"]).ok().lines().count(), 2);
+    assert!(har.run(&["probe", "gone.example"]).out.contains(why));
 }

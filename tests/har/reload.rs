@@ -62,6 +62,45 @@ fn an_invalid_configuration_is_named_and_the_running_one_kept() {
 }
 
 #[test]
+fn starts_reloads_and_stops_are_events() {
+    let (mut har, backend) = start();
+    let events = |har: &Har, reasons: &[&str]| {
+        let count = reasons.len().to_string();
+        har.until_sql("SELECT count(*) FROM event WHERE kind = 'daemon'", |rows| rows == count);
+        let rows = har.sql("SELECT reason FROM event WHERE kind = 'daemon' ORDER BY id");
+        for (row, reason) in rows.iter().zip(reasons) {
+            assert!(row[0].contains(reason) && !row[0].contains('\n'), "{reason:?}: {rows:?}");
+        }
+        har.log()
+    };
+    har.rewrite_names(&(name("old.example", backend.port()) + &name("new.example", backend.port())));
+    reload(&har);
+    har.rewrite_names("[names.\"old.example\"]\ncandidates = [\"not an address\"]\ncheck = \"nonsense\"\n");
+    reload(&har);
+    let mut told = vec![
+        "started, 1 names from",
+        "the configuration was loaded again: 2 names",
+        "the configuration was not taken over: ",
+    ];
+    let log = events(&har, &told);
+    assert_eq!(log.matches("was loaded again").count(), 1, "{log}");
+    assert_eq!(log.matches("was not taken over").count(), 1, "{log}");
+    assert!(
+        har.sql("SELECT reason FROM event WHERE kind = 'daemon' ORDER BY id")[0][0].contains("no earlier run is known")
+    );
+
+    har.rewrite_names(&name("old.example", backend.port()));
+    har.stop();
+    har.start();
+    told.extend(["stopped", "; the last run was stopped at 2"]);
+    events(&har, &told);
+    har.kill9();
+    har.start();
+    told.push("; the last run did not end in order and was last heard of at 2");
+    events(&har, &told);
+}
+
+#[test]
 fn what_needs_a_restart_is_named_and_the_rest_applies() {
     let (mut har, backend) = start();
     har.rewrite_server("user = \"nobody\"");

@@ -54,7 +54,7 @@ fn recorded(records: &[Record]) -> Recording {
 
 fn outcomes(config: &Config, records: &[Record]) -> Outcomes {
     let recording = recorded(records);
-    let mut course = Course::new(specs(config), b"machine", &recording);
+    let mut course = Course::new(specs(config, &Stored::default()), b"machine", &recording);
     records.iter().for_each(|record| course.feed(record));
     let finished = course.finish(at(300));
     assert_eq!(finished.len(), 1, "IPv4 alone: {finished:?}");
@@ -95,7 +95,7 @@ fn a_gap_in_the_records_counts_as_nothing_known() {
 fn what_is_not_recorded_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let config = configured(folder.path(), "[\"192.0.2.1\", \"192.0.2.9\", \"new.example\"]", "");
-    let notes = unrecorded("new", &specs(&config), &recorded(&minutes()));
+    let notes = unrecorded("new", &specs(&config, &Stored::default()), &recorded(&minutes()));
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes[0].contains("192.0.2.9 of api.example") && notes[1].contains("new.example"), "{notes:?}");
 }

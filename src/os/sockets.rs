@@ -282,9 +282,8 @@ mod tests {
 
     #[test]
     fn passed_sockets_are_paired_and_must_be_loopback() {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = bind_tcp(address).unwrap();
+        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (udp, tcp) = (bound.udp.unwrap(), bound.tcp.unwrap());
         let alone = UdpSocket::bind("127.0.0.2:0").unwrap();
         let listeners = pair(vec![tcp.into(), alone.into(), udp.into()]).unwrap();
         let shape = listeners.iter().map(|listener| (listener.udp.is_some(), listener.tcp.is_some()));

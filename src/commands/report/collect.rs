@@ -175,9 +175,10 @@ fn level(stored: &Stored, name: &str) -> (Level, String) {
     }
 }
 
+/// What became other than it was; the first answer after a start is no change.
 fn changes(events: &[&EventRow], period: Period) -> usize {
-    let counted = |event: &&&EventRow| matches!(event.kind.as_str(), "state" | "answer") && period.holds(at(event));
-    events.iter().filter(counted).count()
+    let moved = |event: &EventRow| matches!(event.kind.as_str(), "state" | "answer") && event.before.is_some();
+    events.iter().filter(|event| moved(event) && period.holds(at(event))).count()
 }
 
 fn name_view(stored: &Stored, name: &str, interval_ms: u64, events: &[&EventRow], period: Period) -> NameView {

@@ -19,6 +19,7 @@ use crate::commands::demo;
 use crate::commands::events::EventsOptions;
 use crate::commands::replay::ReplayOptions;
 use crate::commands::status::StatusOptions;
+use crate::commands::watch::Output;
 use crate::commands::{self, Ended, Failure};
 use crate::{config, daemon, os};
 
@@ -47,6 +48,8 @@ pub enum Command {
     Replay(Replay),
     /// Show what happened: changes of state and of answers, with the reasons
     Events(Events),
+    /// Write a page (HTML) of what was answered, how every address did and why, over the last day or so
+    Report(looks::Report),
     /// Run the checks once, now, without a daemon (exit status 1 when a name has nothing up)
     Probe(looks::Probe),
     /// Say what is answered for a name and why, and each candidate's part in it
@@ -91,7 +94,7 @@ pub struct Status {
     /// One line and an exit status for monitoring plugins: 0 ok, 1 warning, 2 critical, 3 unknown
     #[arg(long, conflicts_with = "json")]
     pub check: bool,
-    /// Go on: redrawn in place on a terminal, a table for each change in a pipe
+    /// Go on: a live table on a terminal (q quits), a plain table for each change in a pipe
     #[arg(long, conflicts_with_all = ["json", "check"])]
     pub watch: bool,
 }
@@ -169,8 +172,7 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
             let config = config::load(&arguments.file.config).map_err(Failure::Config)?;
             let options = StatusOptions { name: arguments.name, json: arguments.json, check: arguments.check };
             if arguments.watch {
-                let terminal = std::io::stdout().is_terminal();
-                return commands::watch::run(&config.server.state, &options, terminal, out);
+                return commands::watch::run(&config.server.state, &options, watch_output(), out);
             }
             commands::status::run(&config.server.state, &options, out)
         }
@@ -187,6 +189,7 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
             let Events { name, limit, follow, json, .. } = arguments;
             commands::events::run(&config.server.state, &EventsOptions { name, limit, follow, json }, out)
         }
+        Command::Report(arguments) => arguments.run(out),
         Command::Probe(arguments) => arguments.run(out),
         Command::Explain(arguments) => arguments.run(out),
         Command::Drain(arguments) => arguments.run(out),
@@ -201,6 +204,16 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
             demo::run(&options, out, daemon::run)
         }
     }
+}
+
+/// What a live table may do: a terminal that knows no control sequences gets what a pipe gets, and NO_COLOR
+/// (<https://no-color.org>) keeps colours away.
+fn watch_output() -> Output {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind.is_empty() || kind == "dumb");
+    if !std::io::stdout().is_terminal() || is_dumb {
+        return Output::Pipe;
+    }
+    Output::Terminal { colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
 }
 
 /// Says what went wrong on standard error; a standard error that is gone too is nobody's problem.

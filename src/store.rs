@@ -13,6 +13,7 @@
 
 mod base;
 mod batch;
+mod history;
 mod load;
 mod migrate;
 mod open;
@@ -27,6 +28,7 @@ mod writer;
 pub use batch::{
     AnswerKind, Batch, CandidateRow, DaemonRow, EndpointKey, NameCounters, NameRow, ResultRow, UpstreamRow,
 };
+pub use history::{CheckedRow, SumRow};
 pub use load::Stored;
 pub use open::{OpenError, Opened, Store};
 pub use overrides::{OverrideError, Overrides};

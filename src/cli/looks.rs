@@ -1,12 +1,15 @@
-//! The grammar of the commands that look: overrides, probe, explain.
+//! The grammar of the commands that look: overrides, probe, explain, report.
 
 use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
-use super::ConfigFile;
+use super::{ConfigFile, duration};
+use crate::commands::report::ReportOptions;
 use crate::commands::{self, Ended, Failure};
-use crate::config;
+use crate::{config, os};
 
 /// `har overrides`
 #[derive(Debug, Args)]
@@ -42,6 +45,25 @@ pub struct Explain {
     pub file: ConfigFile,
 }
 
+/// `har report`
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Only these names; left out, those with trouble or changes first
+    pub names: Vec<String>,
+    /// Where to write the page (replaced as a whole); - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How far back, such as 30m, 24h or 168h
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub since: Duration,
+    /// At most this many names, when none are given
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub limit: u16,
+    #[command(flatten)]
+    /// The configuration file, which says where the state file is.
+    pub file: ConfigFile,
+}
+
 impl Overrides {
     /// Lists the orders.
     pub fn run(self, out: &mut dyn Write) -> Ended {
@@ -63,5 +85,20 @@ impl Explain {
     pub fn run(self, out: &mut dyn Write) -> Ended {
         let config = config::load(&self.file.config).map_err(Failure::Config)?;
         commands::explain::run(&config, &self.name, out)
+    }
+}
+
+impl Report {
+    /// Writes the page.
+    pub fn run(self, out: &mut dyn Write) -> Ended {
+        let config = config::load(&self.file.config).map_err(Failure::Config)?;
+        let options = ReportOptions {
+            names: self.names,
+            since: self.since,
+            limit: self.limit.into(),
+            output: self.output,
+            has_history: !config.server.history.is_zero(),
+        };
+        commands::report::run(&config.server.state, &options, os::host_name(), out)
     }
 }

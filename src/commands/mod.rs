@@ -12,6 +12,7 @@ pub mod orders;
 pub mod overrides;
 pub mod probe;
 pub mod replay;
+pub mod report;
 pub mod status;
 mod subject;
 mod table;

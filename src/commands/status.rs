@@ -51,7 +51,7 @@ pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended 
 }
 
 /// The state of all names, or of one.
-fn read(state: &Path, name: Option<&str>) -> Result<Stored, Failure> {
+pub(super) fn read(state: &Path, name: Option<&str>) -> Result<Stored, Failure> {
     let stored = Reader::open(state).and_then(|reader| reader.load());
     let mut stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
     if let Some(wanted) = name {
@@ -220,7 +220,7 @@ fn candidates(ranked: &[&EndpointRecord], now: Time) -> String {
     text
 }
 
-fn endpoints<'a>(
+pub(super) fn endpoints<'a>(
     stored: &'a Stored,
     name: &'a str,
     family: Option<Family>,
@@ -232,18 +232,18 @@ fn endpoints<'a>(
 }
 
 /// The candidates of a name of which no address is known.
-fn without_address<'a>(stored: &'a Stored, name: &'a str) -> impl Iterator<Item = &'a CandidateRow> + 'a {
+pub(super) fn without_address<'a>(stored: &'a Stored, name: &'a str) -> impl Iterator<Item = &'a CandidateRow> + 'a {
     // They lie in the order of name and place.
     let start = stored.candidates.partition_point(|candidate| &*candidate.name < name);
     let of_name = stored.candidates.iter().skip(start).take_while(move |candidate| &*candidate.name == name);
     of_name.filter(move |candidate| !endpoints(stored, name, None).any(|endpoint| endpoint.host == candidate.host))
 }
 
-fn why_without(candidate: &CandidateRow) -> &str {
+pub(super) fn why_without(candidate: &CandidateRow) -> &str {
     candidate.error.as_deref().unwrap_or("it was not looked up yet")
 }
 
-fn answer<'a>(stored: &'a Stored, name: &str, family: Family) -> Option<&'a AnswerRecord> {
+pub(super) fn answer<'a>(stored: &'a Stored, name: &str, family: Family) -> Option<&'a AnswerRecord> {
     // Answers lie in the order of name and family, by the table's key.
     let key = |answer: &AnswerRecord| (&*answer.name, answer.family.record()).cmp(&(name, family.record()));
     stored.answers.binary_search_by(key).ok().and_then(|at| stored.answers.get(at))

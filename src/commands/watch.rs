@@ -1,43 +1,201 @@
-//! `har status --watch`: the table of `har status`, again whenever it changes.
+//! `har status --watch`: what `har status` shows, kept up to date.
 //!
-//! On a terminal it is redrawn in place every second, cut to the window, whose size is asked for each time. In a pipe
-//! each change of an answer, a state or the daemon prints one plain table: ages and latencies alone are
-//! no change, or a log of them would be all noise.
+//! On a terminal it is a live table on a screen of its own: the head with what is asked, names in trouble first, the
+//! last checks of every address; only rows that changed are drawn. In a pipe each change of an answer, a state or the
+//! daemon prints one plain table: ages and latencies alone are no change, or a log of them would be all noise.
+
+mod keys;
+mod paint;
+mod trail;
+mod view;
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use super::status::{self, StatusOptions};
 use super::{Ended, Failure};
+use crate::health::Time;
+use crate::os::terminal::{Screen, Woken};
+use crate::store::{Reader, Stored, time};
+use keys::{Command, Keys};
+use paint::{Canvas, Line, Style};
+use trail::{Rates, Trails};
+use view::View;
 
 /// Between two looks at the state.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The size of a terminal whose size is not to be had.
-const USUAL_SIZE: (usize, usize) = (80, 24);
+/// A look that took long (many names) is not repeated before so many times as long have passed.
+const LOOK_SHARE: u32 = 5;
 
-/// Shows the state file `state` until the reader of the output goes away or a signal ends the process.
-pub fn run(state: &Path, options: &StatusOptions, terminal: bool, out: &mut dyn Write) -> Ended {
-    let mut shown = None;
+/// How far back the first sparklines look.
+const PAST: Duration = Duration::from_secs(600);
+
+/// Where the output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A terminal, with colours or without.
+    Terminal {
+        /// Whether colours are wanted.
+        colour: bool,
+    },
+    /// Anything else.
+    Pipe,
+}
+
+/// Shows the state file `state` until it is told to stop or the reader of the output goes away.
+pub fn run(state: &Path, options: &StatusOptions, output: Output, out: &mut dyn Write) -> Ended {
+    match output {
+        Output::Terminal { colour } => live(state, options, colour, out),
+        Output::Pipe => tables(state, options, out),
+    }
+}
+
+/// What goes on from look to look.
+#[derive(Default)]
+struct Memory {
+    trails: Trails,
+    rates: Rates,
+    top: usize,
+}
+
+fn live(state: &Path, options: &StatusOptions, colour: bool, out: &mut dyn Write) -> Ended {
+    let mut memory = Memory::default();
+    // At the first look a wrong name or a missing file is an error as for `har status`, and the screen is left alone.
+    let mut seen = look(state, options, &mut memory)?;
+    past(state, &seen, &mut memory.trails);
+    let mut screen = Screen::take_over()?;
+    let (mut canvas, mut keys) = (Canvas::new(colour), Keys::default());
+    let mut next = Instant::now() + LOOK_EVERY;
     loop {
-        // Opened for each look, as for `har events --follow`.
+        let size = screen.size();
+        let lines = frame(&seen, &mut memory, size);
+        out.write_all(canvas.draw(&lines, size).as_bytes())?;
+        out.flush()?;
+        match screen.wait(next.saturating_duration_since(Instant::now()))? {
+            Woken::Stop => return Ok(ExitCode::SUCCESS),
+            Woken::Keys(bytes) => {
+                for command in keys.read(&bytes) {
+                    match command {
+                        Command::Quit => return Ok(ExitCode::SUCCESS),
+                        Command::Suspend => {
+                            screen.suspend()?;
+                            canvas.forget();
+                        }
+                        Command::Move(by) => memory.top = moved(memory.top, by, size.1),
+                    }
+                }
+            }
+            Woken::Resized | Woken::Time => {}
+        }
+        if Instant::now() >= next {
+            let began = Instant::now();
+            // Opened for each look, as for `har events --follow`.
+            seen = look(state, options, &mut memory).or_else(|failure| Ok::<_, Failure>(Seen::Trouble(failure)))?;
+            next = Instant::now() + LOOK_EVERY.max(began.elapsed() * LOOK_SHARE);
+        }
+    }
+}
+
+/// What a look found.
+enum Seen {
+    /// The state, and when it was read.
+    State(Box<Stored>, Time),
+    /// Why it could not be read.
+    Trouble(Failure),
+}
+
+fn look(state: &Path, options: &StatusOptions, memory: &mut Memory) -> Result<Seen, Failure> {
+    let stored = status::read(state, options.name.as_deref())?;
+    let now = time::now();
+    memory.trails.look(&stored);
+    let total = |keys: &[&str]| -> u64 {
+        stored.counters.iter().filter(|(word, _)| keys.contains(&word.as_str())).map(|(_, count)| count).sum()
+    };
+    memory.rates.look("received", now, total(&["received_udp", "received_tcp"]));
+    memory.rates.look("forwarded", now, total(&["forwarded"]));
+    let servfail: u64 = stored.names.iter().filter_map(|(_, counters)| counters.answers.get(3)).sum();
+    memory.rates.look("servfail", now, servfail);
+    Ok(Seen::State(Box::new(stored), now))
+}
+
+/// The checks of the last minutes, where single results are kept; without them the sparklines begin empty.
+fn past(state: &Path, seen: &Seen, trails: &mut Trails) {
+    let Seen::State(stored, now) = seen else { return };
+    let from = Time(now.0.saturating_sub(u64::try_from(PAST.as_millis()).unwrap_or_default()));
+    let Ok(reader) = Reader::open(state) else { return };
+    let Ok(checked) = reader.checked() else { return };
+    // What cannot be read is missing in the sparklines, and nowhere else.
+    let before = Trails::past(stored, &checked, |visit| drop(reader.each_result(from, visit)));
+    *trails = before;
+    trails.look(stored);
+}
+
+/// The rows of a window: head, as much of the table as fits, and a bar that says what does not.
+fn frame(seen: &Seen, memory: &mut Memory, (columns, rows): (usize, usize)) -> Vec<Line> {
+    let (stored, now) = match seen {
+        Seen::State(stored, now) => (stored, *now),
+        Seen::Trouble(failure) => {
+            let mut lines = vec![Line::new(Style::Bad, failure_line(failure)), Line::default()];
+            lines.push(Line::new(Style::Dim, "Looking again every second; q quits."));
+            return lines;
+        }
+    };
+    let view = View { stored, trails: &memory.trails, rates: &memory.rates, now, columns };
+    let mut lines = view.head();
+    let table = view.rows();
+    let room = rows.saturating_sub(lines.len() + 1).max(1);
+    memory.top = memory.top.min(table.len().saturating_sub(room));
+    let (top, total) = (memory.top, table.len());
+    lines.extend(table.into_iter().skip(top).take(room));
+    lines.truncate(rows.saturating_sub(1));
+    lines.resize(rows.saturating_sub(1), Line::default());
+    lines.push(bar(top, room, total, columns));
+    lines
+}
+
+fn bar(top: usize, room: usize, total: usize, columns: usize) -> Line {
+    let mut words = " q quits".to_owned();
+    if total > room {
+        let below = total.saturating_sub(top + room);
+        words = format!(
+            " q quits, arrows and page keys move  lines {}-{} of {total}, {below} more below",
+            top + 1,
+            (top + room).min(total)
+        );
+    }
+    Line::new(Style::Bar, format!("{words:<columns$}"))
+}
+
+fn moved(top: usize, by: keys::Step, rows: usize) -> usize {
+    // The head stays; a page is a little less than what is seen.
+    let page = rows.saturating_sub(7).max(1);
+    match by {
+        keys::Step::Up => top.saturating_sub(1),
+        keys::Step::Down => top.saturating_add(1),
+        keys::Step::PageUp => top.saturating_sub(page),
+        keys::Step::PageDown => top.saturating_add(page),
+        keys::Step::First => 0,
+        keys::Step::Last => usize::MAX,
+    }
+}
+
+fn tables(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended {
+    let mut shown: Option<String> = None;
+    loop {
         let (text, substance) = match status::page(state, options) {
             Ok(page) => page,
-            // At the first look a wrong name or a missing file is an error as for `har status`.
             Err(failure) if shown.is_none() => return Err(failure),
             Err(failure) => {
                 let text = format!("{}\n", failure_line(&failure));
                 (text.clone(), text)
             }
         };
-        if terminal {
-            let size = terminal_size::terminal_size().map(|(width, height)| (width.0.into(), height.0.into()));
-            out.write_all(frame(&text, size.unwrap_or(USUAL_SIZE), shown.is_none()).as_bytes())?;
-        } else if shown.as_ref() != Some(&substance) {
+        if shown.as_ref() != Some(&substance) {
             let gap = if shown.is_some() { "\n" } else { "" };
-            let at = crate::store::time::to_text(crate::store::time::now());
-            out.write_all(format!("{gap}{at}\n{text}").as_bytes())?;
+            out.write_all(format!("{gap}{}\n{text}", time::to_text(time::now())).as_bytes())?;
         }
         out.flush()?;
         shown = Some(substance);
@@ -53,25 +211,6 @@ fn failure_line(failure: &Failure) -> String {
     }
 }
 
-/// A page for a terminal of (columns, rows): over the last one from the upper left corner, each line cleared to its end, so
-/// that nothing flickers.
-fn frame(text: &str, (columns, rows): (usize, usize), first: bool) -> String {
-    let mut frame = String::from(if first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
-    let lines = text.lines().count();
-    let room = rows.saturating_sub(1).max(1);
-    // The last line says how much does not fit.
-    let fit = if lines > room { room - 1 } else { lines };
-    for line in text.lines().take(fit) {
-        frame.extend(line.chars().filter(|character| !character.is_control()).take(columns));
-        frame.push_str("\x1b[K\n");
-    }
-    if fit < lines {
-        frame.extend(format!("… {} more lines", lines - fit).chars().take(columns));
-        frame.push_str("\x1b[K\n");
-    }
-    frame + "\x1b[J"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,16 +219,30 @@ mod tests {
     use crate::store::{Batch, Writer};
 
     #[test]
-    fn a_page_is_cut_to_the_window() {
-        let page = "one\ntwo, which is long\nthree\nfour\n";
-        assert_eq!(frame(page, (5, 10), false), "\x1b[Hone\x1b[K\ntwo, \x1b[K\nthree\x1b[K\nfour\x1b[K\n\x1b[J");
-        let cut = frame(page, (40, 4), true);
-        assert_eq!(cut, "\x1b[2J\x1b[Hone\x1b[K\ntwo, which is long\x1b[K\n… 2 more lines\x1b[K\n\x1b[J");
-        assert_eq!(
-            frame("a\x1bb\n", (40, 4), false),
-            "\x1b[Hab\x1b[K\n\x1b[J",
-            "nothing of the state steers a terminal"
-        );
+    fn a_frame_fills_the_window_and_says_what_is_below() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.db");
+        let (writer, _) = start(&path);
+        writer.send(complete(40));
+        assert!(writer.flush(LONG));
+        let mut memory = Memory::default();
+        let seen = look(&path, &StatusOptions::default(), &mut memory).unwrap();
+        let text = |memory: &mut Memory, size| {
+            let lines = frame(&seen, memory, size);
+            assert_eq!(lines.len(), size.1, "{lines:?}");
+            lines.iter().map(Line::text).collect::<Vec<_>>()
+        };
+        let first = text(&mut memory, (80, 24));
+        assert!(first[23].contains("lines 1-19 of 41, 22 more below"), "{first:#?}");
+        memory.top = moved(memory.top, keys::Step::Last, 24);
+        let last = text(&mut memory, (80, 24));
+        assert!(last[23].contains("lines 23-41 of 41, 0 more below") && last[22].contains("192.0.2.40"), "{last:#?}");
+        let all = text(&mut memory, (80, 60));
+        assert_eq!(all[59].trim(), "q quits");
+        for rows in 1..6 {
+            text(&mut memory, (10, rows));
+        }
+        assert!(writer.stop(LONG));
     }
 
     /// Takes an address down after the first table, and breaks off at the second.
@@ -121,7 +274,7 @@ mod tests {
         writer.send(complete(1));
         assert!(writer.flush(LONG));
         let mut pipe = Pipe(&writer, Vec::new());
-        assert!(matches!(run(&path, &StatusOptions::default(), false, &mut pipe), Err(Failure::ClosedPipe)));
+        assert!(matches!(run(&path, &StatusOptions::default(), Output::Pipe, &mut pipe), Err(Failure::ClosedPipe)));
         assert!(pipe.1[0].contains("h1.example.com  up") && pipe.1[1].contains("h1.example.com  down"), "{:?}", pipe.1);
         assert!(!pipe.1.concat().contains('\x1b'));
         assert!(writer.stop(LONG));

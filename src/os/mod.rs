@@ -2,7 +2,8 @@
 //!
 //! [`sockets`] binds listeners or takes passed ones, [`holder`] finds who has a port, [`signals`] makes signals
 //! readable, [`notify`] talks to the service manager, [`privileges`] gives root up, [`logger`] sets the log up,
-//! [`clock`] tells the time, [`network`] that this host's addresses or routes changed. Every error here is one line that says what happened and how to mend it.
+//! [`clock`] tells the time, [`network`] that this host's addresses or routes changed,
+//! [`terminal`] takes the terminal over for a live table. Every error here is one line that says what happened and how to mend it.
 
 pub mod clock;
 pub mod holder;
@@ -12,6 +13,7 @@ pub mod notify;
 pub mod privileges;
 pub mod signals;
 pub mod sockets;
+pub mod terminal;
 
 pub use clock::{Clock, SuspendWatch};
 pub use logger::Logger;
@@ -42,6 +44,12 @@ pub fn machine_id() -> Vec<u8> {
         .map(|id| id.trim_ascii().to_vec())
         .find(|id| !id.is_empty())
         .unwrap_or_default()
+}
+
+/// This host's name, as it calls itself.
+pub fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "this host".to_owned())
 }
 
 /// Descriptors that are asked for at most: every connection, forwarded query and check at once fits many times.

@@ -187,6 +187,11 @@ impl Reader {
         read().map_err(|error| worded(&self.path, &error))
     }
 
+    /// The file that is read.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// For a command's own question: the connection cannot write.
     pub fn connection(&self) -> &Connection {
         &self.connection
@@ -250,7 +255,7 @@ fn immutable(path: &Path) -> String {
     uri
 }
 
-fn worded(path: &Path, error: &rusqlite::Error) -> ReadError {
+pub(super) fn worded(path: &Path, error: &rusqlite::Error) -> ReadError {
     let shown = path.display();
     ReadError(match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy) => format!("the state file {shown} is locked by another process; try again"),

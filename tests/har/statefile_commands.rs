@@ -89,24 +89,6 @@ fn a_watched_status_in_a_pipe_is_a_plain_table_for_each_change() {
     assert!(!text.contains('\u{1b}'), "no control sequences: {text}");
 }
 
-#[test]
-fn a_watched_status_on_a_terminal_is_redrawn_in_place() {
-    if let Some(reason) = missing(&["script"]) {
-        return skip(&reason);
-    }
-    let (har, _backends) = start();
-    let watch = format!("stty cols 40 rows 4; exec {BINARY} status --watch --config {}", har.config_path().display());
-    let mut command = Command::new("script");
-    command.args(["-qefc", &watch, "/dev/null"]).stdin(Stdio::null());
-    let following = Following::start(command);
-    following.until("a page", |line| line.contains("\u{1b}[2J") || line.contains("har "));
-    following.until("what does not fit", |line| line.contains("more lines"));
-    wait_for("a second page in the same place", || {
-        let text = following.lines.lock().unwrap().join("\n");
-        (text.matches("\u{1b}[H").count() >= 2 && text.matches("\u{1b}[2J").count() == 1).then_some(())
-    });
-}
-
 /// A sample of the exposition format: name, labels, value.
 type Sample = (String, Vec<(String, String)>, f64);
 

@@ -1,0 +1,269 @@
+//! Whole pages: of state files that the writer made, and of rows made up for what a page must withstand.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::health::{Event, EventKind, Outcome, State, Time};
+use crate::store::tests::{DAY, LONG, address, complete, endpoint, name_row, result, start};
+use crate::store::{Batch, Store, Stored};
+
+fn options(names: &[&str]) -> ReportOptions {
+    ReportOptions {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        since: Duration::from_secs(3600),
+        limit: 50,
+        output: "-".into(),
+        has_history: true,
+    }
+}
+
+/// The page of a state file that holds these batches.
+fn page_of(batches: Vec<Batch>, options: &ReportOptions) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    batches.into_iter().for_each(|batch| writer.send(batch));
+    assert!(writer.flush(LONG));
+    assert!(writer.stop(LONG));
+    let mut out = Vec::new();
+    run(&path, options, "web-1".to_owned(), &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn state_event(at: Time, number: u32, before: &str, after: &str) -> Event {
+    let record = endpoint("api.example.com", number);
+    let mut event = Event::new(at, EventKind::State, "3 checks failed in a row".to_owned());
+    (event.name, event.host, event.address) = (Some(record.name), Some(record.host), Some(record.address));
+    (event.before, event.after) = (Some(before.to_owned()), Some(after.to_owned()));
+    event
+}
+
+fn minutes_ago(minutes: u64) -> Time {
+    Time(time::now().0 - minutes * 60_000)
+}
+
+#[test]
+fn a_page_shows_the_answer_the_states_the_latencies_and_the_events() {
+    let mut batch = complete(2);
+    batch.results = (0..240u64)
+        .map(|number| {
+            let at = Time(minutes_ago(40).0 + number * 10_000);
+            let outcome = if (60..90).contains(&number) { Outcome::Timeout } else { Outcome::Ok };
+            result(1, at, outcome, 7 + number % 3)
+        })
+        .collect();
+    batch.events.extend([state_event(minutes_ago(30), 1, "up", "down"), state_event(minutes_ago(25), 1, "down", "up")]);
+    batch.endpoints[0].since = minutes_ago(25);
+    let page = page_of(vec![batch], &options(&[]));
+    for wanted in [
+        "<title>har on web-1, ",
+        "api.example.com",
+        "✓ all 2 up",
+        "for ",
+        ": the fastest",
+        "192.0.2.1 (h1.example.com), 192.0.2.2 (h2.example.com)",
+        "class=\"state down\"",
+        "class=\"failures\"",
+        "class=\"line l1\"",
+        "8 ms",
+        "state 192.0.2.1 h1.example.com up → down",
+        "87.50 %",
+        "Nothing older is recorded",
+    ] {
+        assert!(page.contains(wanted), "{wanted}\n{page}");
+    }
+    let elsewhere = page.replace("http://www.w3.org/", "").matches("http://").count();
+    assert_eq!((page.matches("<script").count(), elsewhere), (0, 0), "no scripts, and names of vocabularies alone");
+}
+
+#[test]
+fn hostile_text_from_outside_stays_text() {
+    let hostile = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u{202e}\u{7}";
+    let mut batch = complete(2);
+    batch.endpoints[0].last_error = Some(hostile.to_owned());
+    batch.endpoints[0].last_outcome = Some(Outcome::ResponseError);
+    batch.endpoints[0].standing = hostile.to_owned();
+    batch.endpoints[0].drained = Some(hostile.to_owned());
+    batch.endpoints[1].host = crate::health::Host::Name(hostile.into());
+    batch.answers[0].reason = hostile.to_owned();
+    batch.candidates[1].error = Some(hostile.to_owned());
+    batch.events[0].reason = hostile.to_owned();
+    batch.events[0].after = Some(hostile.to_owned());
+    if let Some(daemon) = &mut batch.daemon {
+        (daemon.version, daemon.note) = (hostile.to_owned(), hostile.to_owned());
+    }
+    let page = page_of(vec![batch], &options(&[]));
+    assert!(page.matches("&lt;script&gt;").count() >= 6, "it is shown where it belongs");
+    for unwanted in ["<script", "<img", "\u{202e}", "\u{7}", "onerror=\"", "'&"] {
+        assert!(!page.contains(unwanted), "{unwanted:?}");
+    }
+    assert_eq!(page.matches("</style>").count(), 1);
+}
+
+#[test]
+fn without_single_results_the_sums_are_drawn_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let mut batch = complete(1);
+    batch.results =
+        (0..180u64).map(|number| result(1, Time(minutes_ago(50).0 + number * 10_000), Outcome::Ok, 8)).collect();
+    writer.send(batch);
+    assert!(writer.flush(LONG));
+    writer.set_history(Duration::ZERO);
+    writer.send(Batch { results: vec![result(1, minutes_ago(1), Outcome::Ok, 8)], ..Batch::default() });
+    assert!(writer.flush(LONG));
+    assert!(writer.stop(LONG));
+    let mut out = Vec::new();
+    let options = ReportOptions { has_history: false, ..options(&[]) };
+    run(&path, &options, "web-1".to_owned(), &mut out).unwrap();
+    let page = String::from_utf8(out).unwrap();
+    assert!(page.contains("server.history = &quot;0s&quot;"), "{page}");
+    assert!(page.contains("five-minute sums, with their mean"), "the sums are drawn: {page}");
+    assert!(page.contains("class=\"line l1\""), "{page}");
+}
+
+#[test]
+fn nothing_recorded_is_said_and_not_drawn() {
+    let mut batch = complete(1);
+    (batch.results, batch.events) = (Vec::new(), Vec::new());
+    let page = page_of(vec![batch], &ReportOptions { has_history: false, ..options(&[]) });
+    assert!(page.contains("there are no latencies to draw"), "{page}");
+    assert!(page.contains("Nothing happened in this period"), "{page}");
+    assert!(!page.contains("class=\"line"), "{page}");
+    let empty = page_of(Vec::new(), &options(&[]));
+    assert!(empty.contains("No name is configured") && empty.contains("no daemon has written this state yet"));
+}
+
+#[test]
+fn names_that_are_asked_for_are_shown_and_slips_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    drop(Store::open(&path).unwrap());
+    let (writer, _) = start(&path);
+    writer.send(complete(1));
+    assert!(writer.flush(LONG));
+    assert!(writer.stop(LONG));
+    let mut out = Vec::new();
+    run(&path, &options(&["API.example.com."]), "web-1".to_owned(), &mut out).unwrap();
+    assert!(String::from_utf8(out).unwrap().contains("id=\"n1\""));
+    let slip = run(&path, &options(&["apj.example.com"]), "web-1".to_owned(), &mut Vec::new());
+    assert!(matches!(slip, Err(Failure::Usage(line)) if line.contains("apj.example.com")));
+    let missing = run(&folder.path().join("no.db"), &options(&[]), "web-1".to_owned(), &mut Vec::new());
+    assert!(matches!(missing, Err(Failure::Run(line)) if line.contains("is har running")));
+}
+
+/// Ten thousand names with three addresses each: one without anything up, one partly up, one that moved.
+fn many() -> Stored {
+    let mut stored = Stored::default();
+    for number in 0..10_000u32 {
+        let name = format!("n{number:05}.example.com");
+        stored.names.push((name_row(&name), Default::default()));
+        for place in 1..=3 {
+            let mut record = endpoint(&name, place);
+            record.state = match (number, place) {
+                (7777, _) | (8888, 1) => State::Down,
+                _ => State::Up,
+            };
+            stored.endpoints.push(record);
+        }
+        stored.answers.push(crate::store::tests::answer(&name));
+    }
+    stored
+}
+
+#[test]
+fn ten_thousand_names_stay_a_page_with_the_troubled_ones_first() {
+    let stored = many();
+    let mut moved = crate::store::tests::event(minutes_ago(5), "faster");
+    moved.name = Some("n09999.example.com".into());
+    let row = crate::store::EventRow {
+        id: 1,
+        at: time::to_text(moved.at),
+        kind: "answer".to_owned(),
+        name: moved.name.map(|name| name.to_string()),
+        family: Some("A".to_owned()),
+        host: None,
+        address: None,
+        before: moved.before,
+        after: moved.after,
+        before_ms: None,
+        after_ms: None,
+        reason: moved.reason,
+    };
+    let rows = Rows { stored: &stored, events: &[row], first_record: Some(Time(0)), has_history: true };
+    let wanted = Wanted { names: &[], since: DAY, limit: 50 };
+    let began = Instant::now();
+    let mut report = collect::report(&rows, &wanted, "web-1".to_owned(), time::now()).unwrap();
+    let names: Vec<&str> = report.names.iter().take(4).map(|name| name.name.as_str()).collect();
+    assert_eq!(names, ["n07777.example.com", "n08888.example.com", "n09999.example.com", "n00000.example.com"]);
+    assert_eq!((report.names.len(), report.levels), (50, [1, 1, 9998]));
+    assert!(
+        report.notes.iter().any(|note| note.contains("0 with trouble, 0 with changes, 9950 quiet")),
+        "{:?}",
+        report.notes
+    );
+    // Every part of every line has its own range: the worst case.
+    for address in report.names.iter_mut().flat_map(|name| &mut name.addresses) {
+        for part in 0..1600u64 {
+            let at = Time(report.period.from.0 + part * DAY.as_millis() as u64 / 1600);
+            address.series.check(at, (part % 50 != 0).then_some(1.0 + (part * 7919 % 1000) as f32));
+        }
+    }
+    let page = page::page(&report);
+    assert!(page.len() < 4_000_000, "{} bytes", page.len());
+    assert!(began.elapsed() < Duration::from_secs(60), "no quadratic search");
+    assert!(page.contains(&address(3).to_string()));
+}
+
+/// The colours of a theme: what `:root` says, light first.
+fn colours(theme: usize) -> std::collections::HashMap<String, [f64; 3]> {
+    let style = include_str!("style.css");
+    let roots: Vec<&str> = style.split(":root{").skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+    let mut colours = std::collections::HashMap::new();
+    for declaration in roots[..=theme].iter().flat_map(|root| root.split(';')) {
+        let Some((name, hex)) = declaration.split_once(":#") else { continue };
+        let hex: String = if hex.len() == 3 { hex.chars().flat_map(|c| [c, c]).collect() } else { hex.to_owned() };
+        let part = |at: usize| f64::from(u8::from_str_radix(&hex[at..at + 2], 16).unwrap()) / 255.0;
+        colours.insert(name.trim().to_owned(), [part(0), part(2), part(4)]);
+    }
+    colours
+}
+
+/// The contrast of two colours as WCAG 2 defines it.
+fn contrast(one: [f64; 3], other: [f64; 3]) -> f64 {
+    let linear = |part: f64| if part <= 0.040_45 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) };
+    let light = |[red, green, blue]: [f64; 3]| 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+    let (one, other) = (light(one) + 0.05, light(other) + 0.05);
+    (one / other).max(other / one)
+}
+
+#[test]
+fn every_text_has_the_contrast_of_wcag_aa() {
+    let mut pairs: Vec<(String, String)> = [
+        ("--ink", "--back"),
+        ("--ink", "--sheet"),
+        ("--ink", "--unknown"),
+        ("--faint", "--back"),
+        ("--faint", "--sheet"),
+        ("--link", "--back"),
+        ("--good", "--good-back"),
+        ("--warn", "--warn-back"),
+        ("--bad", "--bad-back"),
+        ("--good", "--sheet"),
+        ("--bad", "--sheet"),
+    ]
+    .map(|(text, back)| (text.to_owned(), back.to_owned()))
+    .to_vec();
+    for number in 1..=plot::LINES {
+        pairs.push(("--on".to_owned(), format!("--c{number}")));
+        pairs.push((format!("--c{number}"), "--sheet".to_owned()));
+    }
+    for theme in [0, 1] {
+        let colours = colours(theme);
+        for (text, back) in &pairs {
+            let contrast = contrast(colours[text], colours[back]);
+            assert!(contrast >= 4.5, "theme {theme}: {text} on {back} is {contrast:.2}");
+        }
+    }
+}

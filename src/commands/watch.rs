@@ -58,7 +58,13 @@ pub fn run(state: &Path, options: &StatusOptions, output: Output, out: &mut dyn 
 struct Memory {
     trails: Trails,
     rates: Rates,
-    top: usize,
+}
+
+/// The lines of one look for one width: a key moves in them and does not make them again.
+struct Table {
+    columns: usize,
+    head: Vec<Line>,
+    rows: Vec<Line>,
 }
 
 fn live(state: &Path, options: &StatusOptions, colour: bool, out: &mut dyn Write) -> Ended {
@@ -69,9 +75,13 @@ fn live(state: &Path, options: &StatusOptions, colour: bool, out: &mut dyn Write
     let mut screen = Screen::take_over()?;
     let (mut canvas, mut keys) = (Canvas::new(colour), Keys::default());
     let mut next = Instant::now() + LOOK_EVERY;
+    let (mut top, mut table) = (0, Table::of(&seen, &memory, screen.size().0));
     loop {
         let size = screen.size();
-        let lines = frame(&seen, &mut memory, size);
+        if table.columns != size.0 {
+            table = Table::of(&seen, &memory, size.0);
+        }
+        let lines = table.frame(&mut top, size);
         out.write_all(canvas.draw(&lines, size).as_bytes())?;
         out.flush()?;
         match screen.wait(next.saturating_duration_since(Instant::now()))? {
@@ -84,7 +94,7 @@ fn live(state: &Path, options: &StatusOptions, colour: bool, out: &mut dyn Write
                             screen.suspend()?;
                             canvas.forget();
                         }
-                        Command::Move(by) => memory.top = moved(memory.top, by, size.1),
+                        Command::Move(by) => top = moved(top, by, size.1),
                     }
                 }
             }
@@ -94,6 +104,7 @@ fn live(state: &Path, options: &StatusOptions, colour: bool, out: &mut dyn Write
             let began = Instant::now();
             // Opened for each look, as for `har events --follow`.
             seen = look(state, options, &mut memory).or_else(|failure| Ok::<_, Failure>(Seen::Trouble(failure)))?;
+            table = Table::of(&seen, &memory, screen.size().0);
             next = Instant::now() + LOOK_EVERY.max(began.elapsed() * LOOK_SHARE);
         }
     }
@@ -133,27 +144,32 @@ fn past(state: &Path, seen: &Seen, trails: &mut Trails) {
     trails.look(stored);
 }
 
-/// The rows of a window: head, as much of the table as fits, and a bar that says what does not.
-fn frame(seen: &Seen, memory: &mut Memory, (columns, rows): (usize, usize)) -> Vec<Line> {
-    let (stored, now) = match seen {
-        Seen::State(stored, now) => (stored, *now),
-        Seen::Trouble(failure) => {
-            let mut lines = vec![Line::new(Style::Bad, failure_line(failure)), Line::default()];
-            lines.push(Line::new(Style::Dim, "Looking again every second; q quits."));
-            return lines;
+impl Table {
+    fn of(seen: &Seen, memory: &Memory, columns: usize) -> Table {
+        match seen {
+            Seen::State(stored, now) => {
+                let (trails, rates) = (&memory.trails, &memory.rates);
+                let view = View { stored, trails, rates, now: *now, columns };
+                Table { columns, head: view.head(), rows: view.rows() }
+            }
+            Seen::Trouble(failure) => {
+                let head = vec![Line::new(Style::Bad, failure_line(failure)), Line::default()];
+                let rows = vec![Line::new(Style::Dim, "It is looked for again every second.")];
+                Table { columns, head, rows }
+            }
         }
-    };
-    let view = View { stored, trails: &memory.trails, rates: &memory.rates, now, columns };
-    let mut lines = view.head();
-    let table = view.rows();
-    let room = rows.saturating_sub(lines.len() + 1).max(1);
-    memory.top = memory.top.min(table.len().saturating_sub(room));
-    let (top, total) = (memory.top, table.len());
-    lines.extend(table.into_iter().skip(top).take(room));
-    lines.truncate(rows.saturating_sub(1));
-    lines.resize(rows.saturating_sub(1), Line::default());
-    lines.push(bar(top, room, total, columns));
-    lines
+    }
+
+    /// The rows of a window: head, as much of the table as fits, and a bar that says what does not.
+    fn frame(&self, top: &mut usize, (columns, rows): (usize, usize)) -> Vec<Line> {
+        let (room, total) = (rows.saturating_sub(self.head.len() + 1).max(1), self.rows.len());
+        *top = (*top).min(total.saturating_sub(room));
+        let mut lines: Vec<Line> = self.head.iter().chain(self.rows.iter().skip(*top).take(room)).cloned().collect();
+        // In a window that is lower than the head the bar stays.
+        lines.resize(rows.saturating_sub(1), Line::default());
+        lines.push(bar(*top, room, total, columns));
+        lines
+    }
 }
 
 fn bar(top: usize, room: usize, total: usize, columns: usize) -> Line {
@@ -227,20 +243,21 @@ mod tests {
         assert!(writer.flush(LONG));
         let mut memory = Memory::default();
         let seen = look(&path, &StatusOptions::default(), &mut memory).unwrap();
-        let text = |memory: &mut Memory, size| {
-            let lines = frame(&seen, memory, size);
+        let mut top = 0;
+        let text = |top: &mut usize, size: (usize, usize)| {
+            let lines = Table::of(&seen, &memory, size.0).frame(top, size);
             assert_eq!(lines.len(), size.1, "{lines:?}");
             lines.iter().map(Line::text).collect::<Vec<_>>()
         };
-        let first = text(&mut memory, (80, 24));
+        let first = text(&mut top, (80, 24));
         assert!(first[23].contains("lines 1-19 of 41, 22 more below"), "{first:#?}");
-        memory.top = moved(memory.top, keys::Step::Last, 24);
-        let last = text(&mut memory, (80, 24));
+        top = moved(top, keys::Step::Last, 24);
+        let last = text(&mut top, (80, 24));
         assert!(last[23].contains("lines 23-41 of 41, 0 more below") && last[22].contains("192.0.2.40"), "{last:#?}");
-        let all = text(&mut memory, (80, 60));
+        let all = text(&mut top, (80, 60));
         assert_eq!(all[59].trim(), "q quits");
         for rows in 1..6 {
-            text(&mut memory, (10, rows));
+            text(&mut top, (10, rows));
         }
         assert!(writer.stop(LONG));
     }

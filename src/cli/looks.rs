@@ -1,10 +1,12 @@
-//! The grammar of the commands that look: overrides, probe, explain.
+//! The grammar of the commands that look: overrides, probe, explain, doctor.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::ConfigFile;
+use crate::commands::doctor::DoctorOptions;
 use crate::commands::{self, Ended, Failure};
 use crate::config;
 
@@ -42,6 +44,20 @@ pub struct Explain {
     pub file: ConfigFile,
 }
 
+/// `har doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Machine-readable output
+    #[arg(long)]
+    pub json: bool,
+    /// Look at the files of a host below this folder, such as a mounted image; nobody is asked then
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    #[command(flatten)]
+    /// The configuration file, as the host that is looked at names it.
+    pub file: ConfigFile,
+}
+
 impl Overrides {
     /// Lists the orders.
     pub fn run(self, out: &mut dyn Write) -> Ended {
@@ -63,5 +79,13 @@ impl Explain {
     pub fn run(self, out: &mut dyn Write) -> Ended {
         let config = config::load(&self.file.config).map_err(Failure::Config)?;
         commands::explain::run(&config, &self.name, out)
+    }
+}
+
+impl Doctor {
+    /// Looks at the host.
+    pub fn run(self, out: &mut dyn Write) -> Ended {
+        let options = DoctorOptions { config: self.file.config, root: self.root, json: self.json };
+        commands::doctor::run(&options, out)
     }
 }

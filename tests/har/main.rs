@@ -17,6 +17,7 @@ mod compatibility;
 mod config;
 mod demo;
 mod discover;
+mod doctor;
 mod explain;
 mod failover;
 mod families;

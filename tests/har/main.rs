@@ -27,6 +27,7 @@ mod harness;
 mod health;
 mod host;
 mod hostile;
+mod integration;
 mod letter;
 mod localnet;
 mod loops;

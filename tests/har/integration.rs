@@ -10,6 +10,20 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::daemon::Ran;
 use crate::harness::{namespace, program, skip, wait_for};
 
+/// Runs a body where `/etc` is a copy and `/run` is empty, whoever writes there: some of these programs are made to
+/// change a host, and a path that was forgotten in a copy of theirs must not lead to this one's.
+fn apart(programs: &[&str], body: impl FnOnce()) {
+    namespace::inside(programs, || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let copy = "cp -a /etc \"$1\" 2>/dev/null; mount --bind \"$1/etc\" /etc && mount -t tmpfs tmpfs /run";
+        let ran = Ran::of(Command::new("sh").args(["-c", copy, "sh"]).arg(folder.path()));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        body();
+        let ran = Ran::of(Command::new("umount").args(["-l", "/etc"]));
+        assert_eq!(ran.code, 0, "{ran:?}");
+    });
+}
+
 /// A file of packaging/integration.
 fn ready(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/integration").join(name)
@@ -82,83 +96,93 @@ fn add_record(script: &Path, record: &str, text: &str) -> String {
 #[test]
 fn openresolv_gives_programs_har_and_har_the_servers() {
     let Some(script) = unpacked("openresolv", "sbin/resolvconf") else { return };
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let at = |path: &str| folder.path().join(path);
-    let moves = [
-        ("SYSCONFDIR=/etc", format!("SYSCONFDIR={}", at("etc").display())),
-        ("LIBEXECDIR=/lib/resolvconf", format!("LIBEXECDIR={}", at("lib").display())),
-        ("VARDIR=/run/resolvconf", format!("VARDIR={}", at("run").display())),
-        ("\"/etc\"/resolvconf.conf", at("etc/resolvconf.conf").display().to_string()),
-        ("\"/etc/resolvconf.conf\"", at("etc/resolvconf.conf").display().to_string()),
-        // A dnsmasq of this host is nobody's to signal.
-        ("/var/run", at("run").display().to_string()),
-    ];
-    install(&script, &at("resolvconf"), &moves);
-    let package = script.parent().and_then(Path::parent).expect("sbin in the package");
-    copy_moved(&package.join("lib/resolvconf"), &at("lib"), &moves);
-    fs::create_dir(at("etc")).expect("own folder");
-    let ready =
-        text("resolvconf.conf").replace("/run/har-upstream.conf", &at("har-upstream.conf").display().to_string());
-    fs::write(
-        at("etc/resolvconf.conf"),
-        format!("{ready}\nresolv_conf={}\ndnsmasq_restart=:\n", at("etc/resolv.conf").display()),
-    )
-    .expect("own folder");
-    add_record(&at("resolvconf"), "eth0.dhcp", "search office.example\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n");
-    let read = |path: &str| fs::read_to_string(at(path)).unwrap_or_default();
-    let servers =
-        |text: &str| text.lines().filter(|line| line.starts_with("nameserver")).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 127.0.0.1"], "{}", read("etc/resolv.conf"));
-    assert_eq!(
-        servers(&read("har-upstream.conf")),
-        ["nameserver 10.0.0.2", "nameserver 10.0.0.3"],
-        "{}",
-        read("har-upstream.conf")
-    );
-    add_record(&at("resolvconf"), "wlan0.dhcp", "nameserver 10.7.0.1\n");
-    assert!(read("har-upstream.conf").contains("nameserver 10.7.0.1\n"), "{}", read("har-upstream.conf"));
+    apart(&[], || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |path: &str| folder.path().join(path);
+        let moves = [
+            ("SYSCONFDIR=/etc", format!("SYSCONFDIR={}", at("etc").display())),
+            ("LIBEXECDIR=/lib/resolvconf", format!("LIBEXECDIR={}", at("lib").display())),
+            ("VARDIR=/run/resolvconf", format!("VARDIR={}", at("run").display())),
+            ("\"/etc\"/resolvconf.conf", at("etc/resolvconf.conf").display().to_string()),
+            ("\"/etc/resolvconf.conf\"", at("etc/resolvconf.conf").display().to_string()),
+            // A dnsmasq of this host is nobody's to signal.
+            ("/var/run", at("run").display().to_string()),
+        ];
+        install(&script, &at("resolvconf"), &moves);
+        let package = script.parent().and_then(Path::parent).expect("sbin in the package");
+        copy_moved(&package.join("lib/resolvconf"), &at("lib"), &moves);
+        fs::create_dir(at("etc")).expect("own folder");
+        let ready =
+            text("resolvconf.conf").replace("/run/har-upstream.conf", &at("har-upstream.conf").display().to_string());
+        fs::write(
+            at("etc/resolvconf.conf"),
+            format!("{ready}\nresolv_conf={}\ndnsmasq_restart=:\n", at("etc/resolv.conf").display()),
+        )
+        .expect("own folder");
+        add_record(&at("resolvconf"), "eth0.dhcp", "search office.example\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n");
+        let read = |path: &str| fs::read_to_string(at(path)).unwrap_or_default();
+        let servers = |text: &str| {
+            text.lines().filter(|line| line.starts_with("nameserver")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 127.0.0.1"], "{}", read("etc/resolv.conf"));
+        assert_eq!(
+            servers(&read("har-upstream.conf")),
+            ["nameserver 10.0.0.2", "nameserver 10.0.0.3"],
+            "{}",
+            read("har-upstream.conf")
+        );
+        add_record(&at("resolvconf"), "wlan0.dhcp", "nameserver 10.7.0.1\n");
+        assert!(read("har-upstream.conf").contains("nameserver 10.7.0.1\n"), "{}", read("har-upstream.conf"));
+    });
 }
 
 #[test]
 fn debians_resolvconf_gives_programs_har_and_har_the_servers() {
     let Some(script) = unpacked("resolvconf", "sbin/resolvconf") else { return };
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let at = |path: &str| folder.path().join(path);
-    let moved = |path: &str| at(path).display().to_string();
-    let moves = [
-        ("/run/har-upstream.conf", moved("har-upstream.conf")),
-        ("/run/resolvconf", moved("run/resolvconf")),
-        ("/lib/resolvconf", moved("lib/resolvconf")),
-        ("/etc/resolvconf", moved("etc/resolvconf")),
-        ("ETC=/etc", format!("ETC={}", moved("etc"))),
-    ];
-    let package = script.parent().and_then(Path::parent).expect("sbin in the package");
-    install(&script, &at("resolvconf"), &moves);
-    copy_moved(&package.join("lib/resolvconf"), &at("lib/resolvconf"), &moves);
-    copy_moved(&package.join("etc/resolvconf"), &at("etc/resolvconf"), &moves);
-    install(&ready("resolvconf-update"), &at("etc/resolvconf/update.d/har"), &moves);
-    fs::create_dir_all(at("run/resolvconf/interface")).expect("own folder");
-    // What its service does at boot.
-    fs::write(at("run/resolvconf/enable-updates"), "").expect("own folder");
-    std::os::unix::fs::symlink(at("run/resolvconf/resolv.conf"), at("etc/resolv.conf")).expect("own folder");
-    let read = |path: &str| fs::read_to_string(at(path)).unwrap_or_default();
-    let servers =
-        |text: &str| text.lines().filter(|line| line.starts_with("nameserver")).map(str::to_owned).collect::<Vec<_>>();
-    add_record(&at("resolvconf"), "eth0.dhclient", "search office.example\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n");
-    assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 10.0.0.2", "nameserver 10.0.0.3"], "before har");
-    let complaints = add_record(&at("resolvconf"), "lo.har", "nameserver 127.0.0.1\n");
-    assert_eq!(complaints, "");
-    assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 127.0.0.1"], "{}", read("etc/resolv.conf"));
-    assert_eq!(read("har-upstream.conf"), "nameserver 10.0.0.2\nnameserver 10.0.0.3\n");
-    add_record(&at("resolvconf"), "wlan0.dhclient", "nameserver 10.7.0.1\n");
-    assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 127.0.0.1"]);
-    assert!(read("har-upstream.conf").ends_with("nameserver 10.7.0.1\n"), "{}", read("har-upstream.conf"));
+    apart(&[], || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |path: &str| folder.path().join(path);
+        let moved = |path: &str| at(path).display().to_string();
+        let moves = [
+            ("/run/har-upstream.conf", moved("har-upstream.conf")),
+            ("/run/resolvconf", moved("run/resolvconf")),
+            ("/lib/resolvconf", moved("lib/resolvconf")),
+            ("/etc/resolvconf", moved("etc/resolvconf")),
+            ("ETC=/etc", format!("ETC={}", moved("etc"))),
+        ];
+        let package = script.parent().and_then(Path::parent).expect("sbin in the package");
+        install(&script, &at("resolvconf"), &moves);
+        copy_moved(&package.join("lib/resolvconf"), &at("lib/resolvconf"), &moves);
+        copy_moved(&package.join("etc/resolvconf"), &at("etc/resolvconf"), &moves);
+        install(&ready("resolvconf-update"), &at("etc/resolvconf/update.d/har"), &moves);
+        fs::create_dir_all(at("run/resolvconf/interface")).expect("own folder");
+        // What its service does at boot.
+        fs::write(at("run/resolvconf/enable-updates"), "").expect("own folder");
+        std::os::unix::fs::symlink(at("run/resolvconf/resolv.conf"), at("etc/resolv.conf")).expect("own folder");
+        let read = |path: &str| fs::read_to_string(at(path)).unwrap_or_default();
+        let servers = |text: &str| {
+            text.lines().filter(|line| line.starts_with("nameserver")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        add_record(
+            &at("resolvconf"),
+            "eth0.dhclient",
+            "search office.example\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n",
+        );
+        assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 10.0.0.2", "nameserver 10.0.0.3"], "before har");
+        let complaints = add_record(&at("resolvconf"), "lo.har", "nameserver 127.0.0.1\n");
+        assert_eq!(complaints, "");
+        assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 127.0.0.1"], "{}", read("etc/resolv.conf"));
+        assert_eq!(read("har-upstream.conf"), "nameserver 10.0.0.2\nnameserver 10.0.0.3\n");
+        add_record(&at("resolvconf"), "wlan0.dhclient", "nameserver 10.7.0.1\n");
+        assert_eq!(servers(&read("etc/resolv.conf")), ["nameserver 127.0.0.1"]);
+        assert!(read("har-upstream.conf").ends_with("nameserver 10.7.0.1\n"), "{}", read("har-upstream.conf"));
+    });
 }
 
 #[test]
 fn dhclients_own_script_leaves_resolv_conf_alone_and_tells_har() {
     let Some(script) = unpacked("isc-dhcp-client", "sbin/dhclient-script") else { return };
-    namespace::inside(&["run-parts"], || {
+    apart(&["run-parts"], || {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |path: &str| folder.path().join(path);
         let moves = [("/etc/dhcp", at("dhcp").display().to_string())];
@@ -200,9 +224,7 @@ impl Drop for Running {
 #[test]
 fn nscd_does_not_cache_hosts() {
     let Some(nscd) = tool("nscd", "usr/sbin/nscd") else { return };
-    namespace::inside(&["mount"], || {
-        let ran = Ran::of(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
-        assert_eq!(ran.code, 0, "{ran:?}");
+    apart(&[], || {
         fs::create_dir_all("/run/nscd").expect("the namespace's own /run");
         let statistics = |conf: &Path| {
             let child =
@@ -228,62 +250,68 @@ fn nscd_does_not_cache_hosts() {
 #[test]
 fn network_manager_reads_its_file() {
     let Some(manager) = tool("network-manager", "usr/sbin/NetworkManager") else { return };
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let at = |path: &str| folder.path().join(path);
-    fs::create_dir_all(at("conf.d")).expect("own folder");
-    fs::write(at("main.conf"), "[main]\ndns=default\n").expect("own folder");
-    let printed = || {
-        let option = |name: &str, path: &str| format!("--{name}={}", at(path).display());
-        let mut command = command("network-manager", &manager);
-        command.args([
-            option("config", "main.conf"),
-            option("config-dir", "conf.d"),
-            option("system-config-dir", "none"),
-        ]);
-        Ran::of(command.args([option("intern-config", "intern"), "--print-config".to_owned()])).ok()
-    };
-    assert!(printed().lines().any(|line| line == "dns=default"), "{}", printed());
-    fs::copy(ready("NetworkManager.conf"), at("conf.d/har.conf")).expect("own folder");
-    assert!(printed().lines().any(|line| line == "dns=none"), "{}", printed());
+    apart(&[], || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |path: &str| folder.path().join(path);
+        fs::create_dir_all(at("conf.d")).expect("own folder");
+        fs::write(at("main.conf"), "[main]\ndns=default\n").expect("own folder");
+        let printed = || {
+            let option = |name: &str, path: &str| format!("--{name}={}", at(path).display());
+            let mut command = command("network-manager", &manager);
+            command.args([
+                option("config", "main.conf"),
+                option("config-dir", "conf.d"),
+                option("system-config-dir", "none"),
+            ]);
+            Ran::of(command.args([option("intern-config", "intern"), "--print-config".to_owned()])).ok()
+        };
+        assert!(printed().lines().any(|line| line == "dns=default"), "{}", printed());
+        fs::copy(ready("NetworkManager.conf"), at("conf.d/har.conf")).expect("own folder");
+        assert!(printed().lines().any(|line| line == "dns=none"), "{}", printed());
+    });
 }
 
 #[test]
 fn cloud_init_knows_every_key() {
     let Some(module) = unpacked("cloud-init", "usr/lib/python3/dist-packages/cloudinit/cmd/main.py") else { return };
-    let packages = module.ancestors().nth(3).expect("dist-packages");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let checked = |file: &Path| {
-        let mut python = Command::new("/usr/bin/python3");
-        python.args(["-m", "cloudinit.cmd.main", "schema", "--config-file"]).arg(file).env("PYTHONPATH", packages);
-        Ran::of(&mut python)
-    };
-    let ran = checked(&ready("cloud-init.cfg"));
-    assert!(ran.code == 0 && ran.out.contains("Valid cloud-config"), "{ran:?}");
-    let wrong = folder.path().join("wrong.cfg");
-    fs::write(&wrong, text("cloud-init.cfg").replace("nameservers", "nameserverz")).expect("own folder");
-    assert_eq!(checked(&wrong).code, 1, "a key that it does not know is told");
+    apart(&[], || {
+        let packages = module.ancestors().nth(3).expect("dist-packages");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let checked = |file: &Path| {
+            let mut python = Command::new("/usr/bin/python3");
+            python.args(["-m", "cloudinit.cmd.main", "schema", "--config-file"]).arg(file).env("PYTHONPATH", packages);
+            Ran::of(&mut python)
+        };
+        let ran = checked(&ready("cloud-init.cfg"));
+        assert!(ran.code == 0 && ran.out.contains("Valid cloud-config"), "{ran:?}");
+        let wrong = folder.path().join("wrong.cfg");
+        fs::write(&wrong, text("cloud-init.cfg").replace("nameservers", "nameserverz")).expect("own folder");
+        assert_eq!(checked(&wrong).code, 1, "a key that it does not know is told");
+    });
 }
 
 #[test]
 fn docker_takes_the_servers_from_its_file() {
     let Some(docker) = tool("docker.io", "usr/sbin/dockerd") else { return };
-    // The same key on the command line has it say what it read, and end before it starts anything.
-    let read = |file: &Path| {
-        let mut command = command("docker.io", &docker);
-        Ran::of(command.args(["--dns", "192.0.2.9", "--config-file"]).arg(file))
-    };
-    let ran = read(&ready("docker-daemon.json"));
-    assert!(ran.code != 0 && ran.err.contains("from file: [10.0.0.2 10.0.0.3]"), "{ran:?}");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let wrong = folder.path().join("daemon.json");
-    fs::write(&wrong, text("docker-daemon.json").replace("dns", "dnss")).expect("own folder");
-    assert!(read(&wrong).err.contains("don't match any configuration option: dnss"));
+    apart(&[], || {
+        // The same key on the command line has it say what it read, and end before it starts anything.
+        let read = |file: &Path| {
+            let mut command = command("docker.io", &docker);
+            Ran::of(command.args(["--dns", "192.0.2.9", "--config-file"]).arg(file))
+        };
+        let ran = read(&ready("docker-daemon.json"));
+        assert!(ran.code != 0 && ran.err.contains("from file: [10.0.0.2 10.0.0.3]"), "{ran:?}");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let wrong = folder.path().join("daemon.json");
+        fs::write(&wrong, text("docker-daemon.json").replace("dns", "dnss")).expect("own folder");
+        assert!(read(&wrong).err.contains("don't match any configuration option: dnss"));
+    });
 }
 
 #[test]
 fn podman_reads_its_file() {
     let Some(podman) = tool("podman", "usr/bin/podman") else { return };
-    namespace::inside(&[], || {
+    apart(&[], || {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let helpers = podman.parent().expect("a folder").display().to_string();
         let path = format!("{helpers}:{}", std::env::var("PATH").unwrap_or_default());

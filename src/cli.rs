@@ -68,6 +68,8 @@ pub enum Command {
     Bypass(orders::Bypass),
     /// List what was ordered: drained, held up, pinned, bypassed, and what is left of the time
     Overrides(looks::Overrides),
+    /// Look at this host and say what is wrong with its way to har, and the mend; changes nothing
+    Doctor(looks::Doctor),
     /// Show har at work: three small HTTP servers, the real daemon on 127.0.0.1:5300, a failure and a recovery
     Demo(Demo),
 }
@@ -199,6 +201,7 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
         Command::Unpin(arguments) => arguments.run(out),
         Command::Bypass(arguments) => arguments.run(out),
         Command::Overrides(arguments) => arguments.run(out),
+        Command::Doctor(arguments) => arguments.run(out),
         Command::Demo(Demo { length, listen }) => {
             let options = demo::Options { length, listen, terminal: std::io::stdout().is_terminal() };
             demo::run(&options, out, daemon::run)

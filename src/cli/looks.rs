@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The grammar of the commands that look: overrides, probe, explain, report.
 
 use std::io::Write;
@@ -8,6 +9,17 @@ use clap::Args;
 
 use super::{ConfigFile, duration};
 use crate::commands::report::ReportOptions;
+=======
+//! The grammar of the commands that look: overrides, probe, explain, doctor.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::ConfigFile;
+use crate::commands::doctor::DoctorOptions;
+>>>>>>> doctor
 use crate::commands::{self, Ended, Failure};
 use crate::{config, os};
 
@@ -45,6 +57,7 @@ pub struct Explain {
     pub file: ConfigFile,
 }
 
+<<<<<<< HEAD
 /// `har report`
 #[derive(Debug, Args)]
 pub struct Report {
@@ -61,6 +74,19 @@ pub struct Report {
     pub limit: u16,
     #[command(flatten)]
     /// The configuration file, which says where the state file is.
+=======
+/// `har doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Machine-readable output
+    #[arg(long)]
+    pub json: bool,
+    /// Look at the files of a host below this folder, such as a mounted image; nobody is asked then
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    #[command(flatten)]
+    /// The configuration file, as the host that is looked at names it.
+>>>>>>> doctor
     pub file: ConfigFile,
 }
 
@@ -88,6 +114,7 @@ impl Explain {
     }
 }
 
+<<<<<<< HEAD
 impl Report {
     /// Writes the page.
     pub fn run(self, out: &mut dyn Write) -> Ended {
@@ -100,5 +127,12 @@ impl Report {
             has_history: !config.server.history.is_zero(),
         };
         commands::report::run(&config.server.state, &options, os::host_name(), out)
+=======
+impl Doctor {
+    /// Looks at the host.
+    pub fn run(self, out: &mut dyn Write) -> Ended {
+        let options = DoctorOptions { config: self.file.config, root: self.root, json: self.json };
+        commands::doctor::run(&options, out)
+>>>>>>> doctor
     }
 }

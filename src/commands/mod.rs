@@ -5,6 +5,7 @@
 
 pub mod check_config;
 pub mod demo;
+pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod metrics;

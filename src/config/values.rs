@@ -30,7 +30,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration as it is written in the file, in the largest unit that leaves no rest.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     for (unit, name) in [(3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
         if millis >= unit && millis.is_multiple_of(unit) {
@@ -41,7 +41,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// Reads an address with or without port and brackets; without a port it gets [`DNS_PORT`].
-pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
+pub fn socket_address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Some(address);
     }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 /// A process that has a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,29 +22,56 @@ impl fmt::Display for Holder {
     }
 }
 
+/// What is known of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nobody is in the way.
+    Free,
+    /// Somebody is, whose process cannot be seen from here.
+    Unseen,
+    /// This process is.
+    By(Holder),
+}
+
 /// The process that keeps others from binding `address`, over UDP or TCP; one that listens on every address counts.
 pub fn find(address: SocketAddr, udp: bool) -> Option<Holder> {
-    let tables = if udp { ["/proc/net/udp", "/proc/net/udp6"] } else { ["/proc/net/tcp", "/proc/net/tcp6"] };
+    match look(Path::new("/proc"), address, udp) {
+        Held::By(holder) => Some(holder),
+        Held::Free | Held::Unseen => None,
+    }
+}
+
+/// As [`find`], by a process table that is elsewhere, and telling a free port from a holder that cannot be seen.
+pub fn look(proc: &Path, address: SocketAddr, udp: bool) -> Held {
+    let tables = if udp { ["net/udp", "net/udp6"] } else { ["net/tcp", "net/tcp6"] };
     let inodes: Vec<u64> = tables
         .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
+        .filter_map(|table| fs::read_to_string(proc.join(table)).ok())
         .flat_map(|table| {
             table.lines().skip(1).filter_map(|line| holding_inode(line, address, udp)).collect::<Vec<_>>()
         })
         .collect();
-    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
-    if links.is_empty() {
-        return None;
+    if inodes.is_empty() {
+        return Held::Free;
     }
-    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-        let pid = process.file_name().to_str()?.parse().ok()?;
+    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    owner(proc, &links).map_or(Held::Unseen, Held::By)
+}
+
+/// The first process that has one of these sockets open. systemd keeps the sockets that it passes on, so that it
+/// gives way to the one it passed them to.
+fn owner(proc: &Path, links: &[String]) -> Option<Holder> {
+    let mut owners = fs::read_dir(proc).ok()?.flatten().filter_map(|process| {
+        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
         let holds = fs::read_dir(process.path().join("fd")).ok()?.flatten().any(|descriptor| {
             let target = fs::read_link(descriptor.path()).unwrap_or_default();
             links.iter().any(|link| target.as_os_str() == link.as_str())
         });
         let command = || fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim_end().to_owned();
         holds.then(|| Holder { pid, command: command() })
-    })
+    });
+    let first = owners.next()?;
+    if first.pid == 1 { Some(owners.next().unwrap_or(first)) } else { Some(first) }
 }
 
 /// The inode of a line of `/proc/net/{udp,tcp}{,6}` whose socket is in the way of `address`.

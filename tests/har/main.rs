@@ -29,6 +29,7 @@ mod hostile;
 mod letter;
 mod localnet;
 mod loops;
+mod manual;
 mod names;
 mod network;
 mod notify;

@@ -34,6 +34,7 @@ mod names;
 mod network;
 mod notify;
 mod overrides;
+mod packages;
 mod packaging;
 mod policies;
 mod privileges;

@@ -50,7 +50,7 @@ fn build() {
         deb.args(["--no-build", "--locked", "--offline", "--fast", "--deb-version", version, "--output"]);
         run(deb.arg(folder().join(format!("har-{version}.deb"))));
         let mut rpm = packager("cargo-generate-rpm");
-        rpm.args(["--payload-compress", "gzip", "--set-metadata", &format!("version = \"{version}\""), "--output"]);
+        rpm.args(["--payload-compress", "none", "--set-metadata", &format!("version = \"{version}\""), "--output"]);
         run(rpm.arg(folder().join(format!("har-{version}.rpm"))));
     }
 }

@@ -33,5 +33,10 @@ fn an_rpm_is_installed_upgraded_and_erased() {
         machine.sh("test ! -e /usr/bin/har; test -s /var/lib/har/har.db; grep -q mine /etc/har/har.toml.rpmsave");
         machine.sh("test ! -e /etc/systemd/system/multi-user.target.wants/har.service");
         assert_eq!(machine.sh("cat /etc/resolv.conf"), "nameserver 127.0.0.9");
+
+        machine.sh("echo 'enable har.service' >/etc/systemd/system-preset/50-site.preset");
+        machine.sh(&format!("{RPM} -i /run/share/har-0.2.0.rpm"));
+        let enabled = machine.run("systemctl is-enabled har.service har.socket").text;
+        assert_eq!(enabled.trim(), "enabled\ndisabled", "as the site's preset says");
     });
 }

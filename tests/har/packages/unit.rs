@@ -87,6 +87,10 @@ X");
         );
         until_answered("cache.example.com", "127.0.0.2");
         machine.sh("systemctl reload har.service");
+        let other = machine.run("setpriv --reuid=nobody --clear-groups cat /run/credentials/har.service/redis");
+        assert!(!other.success, "nobody else reads it: {}", other.text);
+        let probed = machine.sh("har probe cache.example.com");
+        assert!(probed.contains("127.0.0.2") && !probed.contains("password_file"), "root's does: {probed}");
     });
 }
 

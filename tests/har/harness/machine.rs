@@ -47,17 +47,18 @@ impl Machine {
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
         let group = control_group().ok_or("no control group (version 2) can be made here")?;
-        let mut unshare = start(&group, folder.path(), share);
+        let unshare = start(&group, folder.path(), share);
+        // From here on whatever was started ends with this value.
+        let mut machine = Machine { unshare, init: 0, group, folder };
         let init = wait_for("process 1 of the machine, or its end", || {
-            let ended = unshare.try_wait().expect("own child").is_some();
-            if ended { Some(None) } else { systemd(unshare.id()).map(Some) }
+            let ended = machine.unshare.try_wait().expect("own child").is_some();
+            if ended { Some(None) } else { systemd(machine.unshare.id()).map(Some) }
         });
         let Some(init) = init else {
-            let text = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-            remove(&group);
+            let text = fs::read_to_string(machine.folder.path().join("log")).unwrap_or_default();
             return Err(format!("no machine can be made here: {}", text.trim()));
         };
-        let machine = Machine { unshare, init, group, folder };
+        machine.init = init;
         machine.until("systemd is up", "systemctl is-system-running | grep -Eq 'running|degraded'");
         Ok(machine)
     }
@@ -110,14 +111,13 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && self.init != 0 {
             eprintln!("{}", self.log());
         }
         // Its process 1 ends with it, and everything else with that.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
         remove(&self.group);
-        let _ = &self.folder;
     }
 }
 
@@ -125,7 +125,8 @@ fn start(group: &Path, folder: &Path, share: &Path) -> Child {
     let place = folder.join("place");
     fs::create_dir(&place).expect("own folder");
     let log = fs::File::create(folder.join("log")).expect("own folder");
-    let entered = "echo $$ >\"$1/cgroup.procs\"; shift; exec unshare \"$@\"";
+    // Ends with this thread too, should that be killed.
+    let entered = "echo $$ >\"$1/cgroup.procs\"; shift; exec setpriv --pdeathsig KILL unshare \"$@\"";
     let mut command = Command::new("sh");
     command.args(["-euc", entered, "sh"]).arg(group);
     command.args(["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child", "--propagation=private"]);

@@ -2,8 +2,9 @@
 //!
 //! One definition (clap) yields the parser and `--help`; manual pages and completions come from it too.
 //! Exit status: 0 fine; 1 a failure at run time, one line that says what and how to mend it; 2 usage or an
-//! invalid configuration. The larger families of commands have files of their own, `orders` and `looks`.
+//! invalid configuration. The larger families of commands have files of their own.
 
+mod completions;
 mod looks;
 mod orders;
 
@@ -72,6 +73,8 @@ pub enum Command {
     Doctor(looks::Doctor),
     /// Show har at work: three small HTTP servers, the real daemon on 127.0.0.1:5300, a failure and a recovery
     Demo(Demo),
+    /// Print what bash, zsh or fish need to complete har's command line
+    Completions(completions::Completions),
 }
 
 /// The configuration file that every command reads.
@@ -202,6 +205,7 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
         Command::Bypass(arguments) => arguments.run(out),
         Command::Overrides(arguments) => arguments.run(out),
         Command::Doctor(arguments) => arguments.run(out),
+        Command::Completions(arguments) => arguments.run(out),
         Command::Demo(Demo { length, listen }) => {
             let options = demo::Options { length, listen, terminal: std::io::stdout().is_terminal() };
             demo::run(&options, out, daemon::run)

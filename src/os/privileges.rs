@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{self, Gid, Uid, User};
 
@@ -100,18 +101,28 @@ pub fn drop_to(account: Option<&Account>) -> Result<(), Error> {
     if let Some(account) = account {
         become_account(account)?;
     }
-    let failed = |error: caps::errors::CapsError| Error(format!("capabilities cannot be given up: {error}"));
     // Root that nobody told to become another user stays root: it needs what it has to write where it was told to.
     if !Uid::effective().is_root() {
-        let permitted = caps::read(None, CapSet::Permitted).map_err(failed)?;
-        let kept: CapsHashSet = permitted.into_iter().filter(|cap| *cap == Capability::CAP_NET_BIND_SERVICE).collect();
-        // A kernel before 4.3 has no ambient set, and then nothing to clear.
-        let _ = caps::clear(None, CapSet::Ambient);
-        caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).map_err(failed)?;
-        caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
-        caps::set(None, CapSet::Permitted, &kept).map_err(failed)?;
+        give_up_capabilities()
+            .map_err(|error: CapsError| Error(format!("capabilities cannot be given up: {error}")))?;
     }
     nix::sys::prctl::set_no_new_privs().map_err(|errno| Error(format!("no_new_privs cannot be set: {errno}")))
+}
+
+/// Leaves CAP_NET_BIND_SERVICE alone. capset(2) is called only when there is more, so that the unit of a service manager
+/// that gives nothing else may forbid the call: what is still inheritable then, no_new_privs and the empty ambient set
+/// keep from every child.
+fn give_up_capabilities() -> Result<(), CapsError> {
+    // A kernel before 4.3 has no ambient set, and then nothing to clear.
+    let _ = caps::clear(None, CapSet::Ambient);
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = permitted.iter().copied().filter(|cap| *cap == Capability::CAP_NET_BIND_SERVICE).collect();
+    if kept == permitted {
+        return Ok(());
+    }
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)
 }
 
 fn become_account(account: &Account) -> Result<(), Error> {

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod daemon;
 pub mod dns;
 pub mod load;
+pub mod machine;
 pub mod namespace;
 pub mod notify;
 pub mod script;

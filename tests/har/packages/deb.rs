@@ -1,0 +1,93 @@
+//! The .deb: install, run, upgrade, remove, purge.
+
+use std::net::UdpSocket;
+
+use super::{ELSEWHERE, HAR, answer, configure, on_a_machine, until_answered};
+use crate::harness::machine::Machine;
+
+const UNTOUCHED: &str = "nameserver 127.0.0.9";
+
+#[test]
+fn a_deb_is_installed_upgraded_removed_and_purged() {
+    on_a_machine(&["dpkg", "man", "sqlite3"], |machine, _upstream| {
+        installs_beside_another_server(machine);
+        is_started_by_the_operator(machine);
+        upgrades_over_the_running_daemon(machine);
+        keeps_a_daemon_whose_configuration_is_refused(machine);
+        is_removed_and_purged(machine);
+        assert_eq!(machine.sh("cat /etc/resolv.conf"), UNTOUCHED);
+    });
+}
+
+fn installs_beside_another_server(machine: &Machine) {
+    let other = UdpSocket::bind(HAR).expect("the port is free");
+    machine.sh("dpkg -i /run/share/har-0.1.0.deb");
+    drop(other);
+    assert_eq!(machine.run("systemctl is-active har.service har.socket").text.trim(), "inactive\ninactive");
+    assert_eq!(machine.run("systemctl is-enabled har.service har.socket").text.trim(), "disabled\ndisabled");
+    assert_eq!(machine.sh("stat -c '%U %a' /var/lib/har /etc/har /etc/har/har.toml"), "har 755\nroot 755\nroot 644");
+    assert!(machine.sh("dpkg-query -W -f '${Conffiles}' har").contains("/etc/har/har.toml"));
+    assert!(machine.sh("dpkg -L har").contains("/usr/share/man/man8/har-drain.8.gz"));
+    let page = "dpkg --fsys-tarfile /run/share/har-0.1.0.deb | tar -xC / ./usr/share/man"; // where dpkg leaves them out
+    machine.sh(&format!("{page}; man -w 8 har har-drain; man -w 5 har.toml"));
+    assert_eq!(machine.sh("systemd-analyze verify har.service har.socket 2>&1"), "");
+    machine.sh("har check-config");
+}
+
+fn is_started_by_the_operator(machine: &Machine) {
+    let other = UdpSocket::bind(HAR).expect("the port is free");
+    assert!(!machine.run("systemctl start har.service").success);
+    assert!(machine.log().contains("127.0.0.1:53"), "the reason is told: {}", machine.log());
+    drop(other);
+    machine.until("it was tried again", "systemctl is-active har.service");
+    machine.sh("systemctl enable --now har.service 2>&1");
+    assert_eq!(answer(ELSEWHERE).as_deref(), Some("198.51.100.7"), "ready means answering");
+    configure(machine, "api.example.com", "192.0.2.7");
+    machine.sh("systemctl reload har.service");
+    until_answered("api.example.com", "192.0.2.7");
+}
+
+/// The oldest event of the state file.
+fn begun(machine: &Machine) -> String {
+    let first = "sqlite3 -readonly /var/lib/har/har.db 'SELECT at, reason FROM event ORDER BY id LIMIT 1'";
+    machine.until("an event", &format!("{first} | grep -q ."));
+    machine.sh(first)
+}
+
+fn upgrades_over_the_running_daemon(machine: &Machine) {
+    let (before, first) = (machine.pid(), begun(machine));
+    machine.sh("har drain 192.0.2.7 --force --reason upgrade; echo '# mine' >>/etc/har/har.toml");
+    machine.sh("dpkg -i /run/share/har-0.2.0.deb");
+    assert_eq!(machine.sh("systemctl is-active har.service"), "active");
+    assert_ne!(machine.pid(), before, "restarted");
+    until_answered("api.example.com", "192.0.2.7");
+    assert_eq!(begun(machine), first);
+    assert!(machine.sh("har overrides").contains("upgrade"), "orders survive");
+    assert!(machine.sh("tail -n 1 /etc/har/har.toml").contains("mine"));
+}
+
+fn keeps_a_daemon_whose_configuration_is_refused(machine: &Machine) {
+    let before = machine.pid();
+    machine.sh("echo 'nonsense = 1' >>/etc/har/har.toml");
+    let text = machine.sh("dpkg -i /run/share/har-0.1.0.deb 2>&1");
+    assert!(text.contains("nonsense") && text.contains("the running daemon goes on"), "{text}");
+    assert_eq!(machine.pid(), before);
+    assert_eq!(answer(ELSEWHERE).as_deref(), Some("198.51.100.7"));
+    machine.sh("sed -i '/nonsense/d' /etc/har/har.toml");
+}
+
+fn is_removed_and_purged(machine: &Machine) {
+    machine.sh("echo 'nameserver 127.0.0.1' >/etc/resolv.conf");
+    let text = machine.sh("dpkg -r har 2>&1");
+    assert!(text.contains("/etc/resolv.conf"), "the operator is told: {text}");
+    machine.sh("echo 'nameserver 127.0.0.9' >/etc/resolv.conf");
+    assert_eq!(machine.run("systemctl is-active har.service").text.trim(), "inactive");
+    assert_eq!(answer(ELSEWHERE), None);
+    machine.sh(
+        "test -s /var/lib/har/har.db; grep -q mine /etc/har/har.toml; test -s /etc/har/conf.d/api.example.com.toml",
+    );
+    machine.sh("dpkg -P har 2>&1");
+    machine.sh("test ! -e /var/lib/har; test ! -e /etc/har; test ! -e /usr/bin/har; getent passwd har");
+    let left = machine.sh("find /etc/systemd /usr/lib/systemd /var/lib/systemd -name 'har.*'");
+    assert_eq!(left, "", "nothing is left enabled");
+}

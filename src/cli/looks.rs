@@ -1,5 +1,4 @@
-<<<<<<< HEAD
-//! The grammar of the commands that look: overrides, probe, explain, report.
+//! The grammar of the commands that look: overrides, probe, explain, report, doctor.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,18 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigFile, duration};
-use crate::commands::report::ReportOptions;
-=======
-//! The grammar of the commands that look: overrides, probe, explain, doctor.
-
-use std::io::Write;
-use std::path::PathBuf;
-
-use clap::Args;
-
-use super::ConfigFile;
 use crate::commands::doctor::DoctorOptions;
->>>>>>> doctor
+use crate::commands::report::ReportOptions;
 use crate::commands::{self, Ended, Failure};
 use crate::{config, os};
 
@@ -57,7 +46,6 @@ pub struct Explain {
     pub file: ConfigFile,
 }
 
-<<<<<<< HEAD
 /// `har report`
 #[derive(Debug, Args)]
 pub struct Report {
@@ -74,7 +62,9 @@ pub struct Report {
     pub limit: u16,
     #[command(flatten)]
     /// The configuration file, which says where the state file is.
-=======
+    pub file: ConfigFile,
+}
+
 /// `har doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
@@ -86,7 +76,6 @@ pub struct Doctor {
     pub root: PathBuf,
     #[command(flatten)]
     /// The configuration file, as the host that is looked at names it.
->>>>>>> doctor
     pub file: ConfigFile,
 }
 
@@ -114,7 +103,6 @@ impl Explain {
     }
 }
 
-<<<<<<< HEAD
 impl Report {
     /// Writes the page.
     pub fn run(self, out: &mut dyn Write) -> Ended {
@@ -127,12 +115,13 @@ impl Report {
             has_history: !config.server.history.is_zero(),
         };
         commands::report::run(&config.server.state, &options, os::host_name(), out)
-=======
+    }
+}
+
 impl Doctor {
     /// Looks at the host.
     pub fn run(self, out: &mut dyn Write) -> Ended {
         let options = DoctorOptions { config: self.file.config, root: self.root, json: self.json };
         commands::doctor::run(&options, out)
->>>>>>> doctor
     }
 }

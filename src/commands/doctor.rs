@@ -35,7 +35,8 @@ use serde::Serialize;
 
 use super::{Ended, Failure};
 use crate::config::{Config, values};
-use crate::store::time;
+use crate::os::holder::Held;
+use crate::store::{Life, time};
 use configuration::counted;
 use facts::{Facts, Kept, shown};
 use finding::{Finding, Severity};
@@ -123,12 +124,11 @@ impl Scene<'_> {
         self.facts.state.kept.as_ref()?.as_ref().ok()
     }
 
-    /// Whether a daemon runs.
+    /// Whether a daemon runs: its process has a port, or its state file lives. Only root sees the first.
     fn runs_har(&self) -> bool {
-        self.facts.ports.iter().flat_map(|port| [&port.udp, &port.tcp]).any(|held| match held {
-            crate::os::holder::Held::By(holder) => holder.command == "har",
-            _ => false,
-        })
+        let held = self.facts.ports.iter().flat_map(|port| [&port.udp, &port.tcp]);
+        let is_har = |held: &Held| matches!(held, Held::By(holder) if holder.command == "har");
+        held.into_iter().any(is_har) || self.kept().is_some_and(|kept| kept.life == Life::Running)
     }
 }
 

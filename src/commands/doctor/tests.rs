@@ -14,7 +14,7 @@ use super::finding::Severity;
 use super::root::Root;
 use super::*;
 use crate::health::Time;
-use crate::store::{Life, UpstreamRow};
+use crate::store::UpstreamRow;
 
 mod cases;
 mod integration;

@@ -152,7 +152,7 @@ impl Server {
         let watchdog = setup.notify.watchdog_every().map(|every| Watchdog { every, next: now, beats: 0 });
         let mut server = Server {
             connections: Connections::new(setup.table.limits, FIRST_CONNECTION),
-            desk: Desk::new(setup.table, setup.totals, setup.clock, setup.notices, forwarder),
+            desk: Desk::new(setup.table, setup.totals, setup.clock, setup.notices, forwarder, now),
             poll,
             listeners: Vec::new(),
             updates: updates.clone(),

@@ -35,6 +35,7 @@ mod notify;
 mod overrides;
 mod packaging;
 mod policies;
+mod ports;
 mod privileges;
 mod probe;
 mod project;

@@ -106,6 +106,11 @@ pub struct ServerCounters {
     pub looping: AtomicBool,
 }
 
+/// One more. Only the event loop counts, so that two plain instructions do what would otherwise take a locked one.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
 impl ServerCounters {
     /// The state of a server that does not answer: left out, and tried again every few seconds.
     pub const DEAD: u8 = 2;
@@ -501,6 +506,16 @@ impl InFlight {
         let sent = std::mem::replace(&mut self.current, reply);
         self.recycle(sent);
         Some((client, &self.current))
+    }
+
+    /// Whether [`InFlight::next_reply`] has one.
+    pub fn has_replies(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
+    /// Whether an answer is awaited at a socket.
+    pub fn awaits(&self, socket: Key) -> bool {
+        self.sockets.open.get(socket).is_some_and(|socket| !socket.waiting.is_empty())
     }
 
     /// Queries under way.

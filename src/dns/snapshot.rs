@@ -181,7 +181,8 @@ impl Family {
             _ => turns.get(self.next.fetch_add(1, Ordering::Relaxed) as usize % turns.len().max(1)),
         };
         turn.map_or(&[], |turn| {
-            turn.given.fetch_add(1, Ordering::Relaxed);
+            // Only the owner of the table counts: no locked instruction.
+            turn.given.store(turn.given.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             turn.records.as_bytes()
         })
     }

@@ -1,15 +1,16 @@
 //! The worker threads: blocking jobs (checks, look-ups), run in the order they came, on a bounded pool.
 //!
-//! Threads are started when a job finds none idle and end after a while without work. At the bound jobs wait,
-//! none is lost. Jobs that are likely to take their whole time (checks of targets that time out) go to the slow
+//! Threads are started when a job finds none idle and end after a while without work. The one that became idle last
+//! gets the next job: its stack is still in the cache, and those that a burst needed end although there is always
+//! some work. At the bound jobs wait, none is lost. Jobs that are likely to take their whole time (checks of targets that time out) go to the slow
 //! lane, which may hold only half of the threads: whatever hangs, the rest stays prompt. A job returns its
 //! value through whatever it captured, a [`crate::mailbox::Inbox`] mostly. Stopping waits for no job.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use crate::health::Outcome;
 
@@ -71,8 +72,6 @@ pub struct Pool {
 struct Shared {
     limits: Limits,
     state: Mutex<State>,
-    /// Signalled for every job that an idle thread may take.
-    work: Condvar,
 }
 
 /// Not bounded in length by itself: the schedule has one job under way for each address and definition.
@@ -83,7 +82,8 @@ struct State {
     /// Number of the next job: the order between the lanes.
     next: u64,
     threads: usize,
-    idle: usize,
+    /// Threads that wait for a job and were not woken for one, the longest idle one first.
+    idle: Vec<Thread>,
     /// Threads that run a job of the slow lane.
     in_slow: usize,
     stopping: bool,
@@ -92,7 +92,7 @@ struct State {
 impl Pool {
     /// No thread yet.
     pub fn new(limits: Limits) -> Pool {
-        Pool { shared: Arc::new(Shared { limits, state: Mutex::default(), work: Condvar::new() }) }
+        Pool { shared: Arc::new(Shared { limits, state: Mutex::default() }) }
     }
 
     /// Queues a job and sees to it that a thread takes it.
@@ -108,8 +108,12 @@ impl Pool {
             Lane::Normal => state.normal.push_back((number, job)),
             Lane::Slow => state.slow.push_back((number, job)),
         }
-        if state.runnable(self.shared.limits) <= state.idle {
-            self.shared.work.notify_one();
+        if state.runnable(self.shared.limits) == 0 {
+            return Ok(());
+        }
+        if let Some(thread) = state.idle.pop() {
+            drop(state);
+            thread.unpark();
             return Ok(());
         }
         if state.threads >= self.shared.limits.threads {
@@ -147,7 +151,7 @@ impl Drop for Pool {
         state.stopping = true;
         state.normal.clear();
         state.slow.clear();
-        self.shared.work.notify_all();
+        state.idle.drain(..).for_each(|thread| thread.unpark());
     }
 }
 
@@ -196,16 +200,30 @@ impl Shared {
                 }
                 continue;
             }
-            state.idle += 1;
-            let (back, waited) =
-                self.work.wait_timeout(state, self.limits.idle).unwrap_or_else(PoisonError::into_inner);
-            state = back;
-            state.idle -= 1;
-            if waited.timed_out() && state.runnable(self.limits) == 0 {
+            state.idle.push(thread::current());
+            drop(state);
+            let worked = self.wait_for_work();
+            state = self.lock();
+            if !worked && state.runnable(self.limits) == 0 {
                 break;
             }
         }
         state.threads -= 1;
+    }
+
+    /// Sleeps until this thread was taken out of the idle ones (`true`), or has been one of them for too long and
+    /// takes itself out.
+    fn wait_for_work(&self) -> bool {
+        let (begin, own) = (Instant::now(), thread::current().id());
+        loop {
+            thread::park_timeout(self.limits.idle.saturating_sub(begin.elapsed()));
+            let mut state = self.lock();
+            let Some(place) = state.idle.iter().position(|thread| thread.id() == own) else { return true };
+            if begin.elapsed() >= self.limits.idle {
+                state.idle.remove(place);
+                return false;
+            }
+        }
     }
 
     // A panic ends the process; in a test the state behind a poisoned lock is as good as before.
@@ -232,7 +250,7 @@ mod tests {
         assert!(pool.submit(lane, Box::new(job)).is_ok());
     }
 
-    fn until(what: &str, condition: impl Fn() -> bool) {
+    fn until(what: &str, mut condition: impl FnMut() -> bool) {
         let start = Instant::now();
         while !condition() {
             assert!(start.elapsed() < SOON, "{what}");
@@ -277,6 +295,22 @@ mod tests {
         until("idle threads end", || pool.threads() == 0);
         submit(&pool, Lane::Normal, move || inbox.send(0));
         until("a new one is started", || pool.waiting() == 0);
+    }
+
+    #[test]
+    fn threads_of_a_burst_end_although_there_is_always_some_work() {
+        let pool = Pool::new(Limits { threads: 32, idle: Duration::from_millis(500), ..Limits::default() });
+        drop(hang(&pool, Lane::Normal, 32));
+        until("they are idle", || pool.shared.lock().idle.len() == 32);
+        let (inbox, mut got) = (Inbox::new(), Vec::new());
+        // Jobs so close to each other that nobody would ever be idle for long if all took turns.
+        until("only those with work are left", || {
+            let done = inbox.clone();
+            submit(&pool, Lane::Normal, move || done.send(()));
+            inbox.wait(Some(SOON), &mut got);
+            pool.threads() <= 4
+        });
+        assert!(got.len() > 32);
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub struct Count(AtomicU64);
 impl Count {
     /// One more.
     pub fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        // One thread adds, so that two plain instructions do what would otherwise take a locked one.
+        self.set(self.get() + 1);
     }
 
     /// The value now.

@@ -35,6 +35,8 @@ pub(super) struct Desk {
     pub reply: Vec<u8>,
     probes: Vec<HostName>,
     parked: VecDeque<Parked>,
+    /// The last time that was asked for, and what it is in milliseconds: all queries of a wake share it.
+    converted: (Instant, u64),
 }
 
 /// A query that waits for its name's first result.
@@ -63,6 +65,7 @@ impl Desk {
         clock: Clock,
         notices: Box<dyn Fn(Notice) + Send>,
         forwarder: Forwarder,
+        started: Instant,
     ) -> Desk {
         Desk {
             snapshot: table.snapshot,
@@ -74,6 +77,7 @@ impl Desk {
             reply: Vec::with_capacity(usize::from(wire::PAYLOAD)),
             probes: Vec::new(),
             parked: VecDeque::new(),
+            converted: (started, clock.at(started).0),
         }
     }
 
@@ -145,9 +149,12 @@ impl Desk {
         }
     }
 
-    fn count_query(&self, asked: Asked, now: Instant) {
+    fn count_query(&mut self, asked: Asked, now: Instant) {
         let Some(counters) = self.names.name(asked.name) else { return };
-        if counters.count_query(asked, self.clock.at(now).0) {
+        if self.converted.0 != now {
+            self.converted = (now, self.clock.at(now).0);
+        }
+        if counters.count_query(asked, self.converted.1) {
             (self.notices)(Notice::Asked { generation: self.names.generation, name: asked.name });
         }
     }

@@ -27,6 +27,7 @@ use crate::os::{self, Clock, Notify, Signals};
 use counters::Totals;
 use desk::Desk;
 use tcp::{ACCEPT_REST, Accepted, Connections};
+use udp::Batch;
 pub use updates::{Forwarding, Table, Update, UpdateSender};
 use upstream::{Client, Forwarder, ServerCounters};
 
@@ -151,7 +152,7 @@ impl Server {
         let watchdog = setup.notify.watchdog_every().map(|every| Watchdog { every, next: now, beats: 0 });
         let mut server = Server {
             connections: Connections::new(setup.table.limits, FIRST_CONNECTION),
-            desk: Desk::new(setup.table, setup.totals, setup.clock, setup.notices, forwarder),
+            desk: Desk::new(setup.table, setup.totals, setup.clock, setup.notices, forwarder, now),
             poll,
             listeners: Vec::new(),
             updates: updates.clone(),
@@ -177,6 +178,7 @@ impl Server {
     /// When waiting for events fails, which no stranger can cause.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
+        let mut batch = Batch::new();
         let mut now = Instant::now();
         while !self.is_stopped(now) {
             let timeout = self.next_deadline(now).map(|deadline| deadline.saturating_duration_since(now));
@@ -185,13 +187,13 @@ impl Server {
                 other => other?,
             }
             now = Instant::now();
-            self.wake(&events, now);
+            self.wake(&events, &mut batch, now);
         }
         Ok(())
     }
 
     /// One round in the order of service.
-    fn wake(&mut self, events: &Events, now: Instant) {
+    fn wake(&mut self, events: &Events, batch: &mut Batch, now: Instant) {
         if events.iter().any(|event| event.token() == SIGNALS) {
             self.obey_signals(now);
         }
@@ -209,14 +211,16 @@ impl Server {
         self.pass_replies(now);
         let registry = self.poll.registry();
         self.connections.serve(registry, &mut self.desk, &mut self.buffer, now);
-        self.serve_datagrams(now);
+        self.serve_datagrams(batch, now);
         self.accept(now);
         if self.desk.is_overfull() {
             self.release(|_| false, now);
         }
+        self.desk.forwarder.flush(now);
         // What was refused at once has its reply already; nobody else would wake the loop for it.
         self.pass_replies(now);
         self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
+        self.desk.forwarder.flush(now);
         self.desk.totals.set_books(self.desk.forwarder.books());
     }
 
@@ -360,15 +364,15 @@ impl Server {
         desk.release(changed, now, |client, reply| deliver(listeners, connections, &totals, client, reply, now));
     }
 
-    fn serve_datagrams(&mut self, now: Instant) {
+    fn serve_datagrams(&mut self, batch: &mut Batch, now: Instant) {
         if !matches!(self.stop, Stop::No) {
             return;
         }
         for (number, place) in (0..).zip(&mut self.listeners) {
-            if let Some(Listening { udp: Some(socket), udp_due, .. }) = place
+            if let Some(Listening { address, udp: Some(socket), udp_due, .. }) = place
                 && *udp_due
             {
-                *udp_due = udp::serve(&mut self.desk, socket, number, &mut self.buffer, now);
+                *udp_due = udp::serve(&mut self.desk, socket, address.is_ipv4(), number, batch, now);
             }
         }
     }

@@ -356,6 +356,33 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
+fn bursts_of_both_families_are_answered_each_to_its_own_client() {
+    let server = start();
+    let six = os::sockets::bind("[::1]:0".parse().unwrap()).unwrap();
+    let (four, six_address) = (server.address, six.address);
+    server.updates.send(Update::Listeners { add: vec![six], remove: Vec::new() }).unwrap();
+    let client = |to: SocketAddr| {
+        let local: SocketAddr = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().unwrap();
+        let socket = StdUdp::bind(local).unwrap();
+        socket.connect(to).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    for round in 0..20 {
+        // More than one batch of each family, and a round of single ones.
+        let count = if round == 0 { 1 } else { 50 };
+        let clients: Vec<StdUdp> = (0..count).flat_map(|_| [client(four), client(six_address)]).collect();
+        for (number, client) in (0..).zip(&clients) {
+            client.send(&query(number, KNOWN)).unwrap();
+            client.send(&query(number + 1000, KNOWN)).unwrap();
+        }
+        for (number, client) in (0..).zip(&clients) {
+            assert_eq!([id(&receive(client)), id(&receive(client))], [number, number + 1000]);
+        }
+    }
+}
+
+#[test]
 fn listeners_come_and_go() {
     let server = start();
     let added = os::sockets::bind("127.0.0.2:0".parse().unwrap()).unwrap();

@@ -38,6 +38,8 @@ pub struct Forwarder {
     buffer: Box<[u8]>,
     /// Sockets and connections that had more than a burst.
     unfinished: Vec<usize>,
+    /// Connections with queries that wait for [`Forwarder::flush`].
+    unflushed: Vec<Key>,
     /// The time of the last call.
     last: Option<Instant>,
 }
@@ -56,6 +58,7 @@ impl Forwarder {
             random: Random::default(),
             buffer: vec![0; wire::MAX_MESSAGE].into(),
             unfinished: Vec::new(),
+            unflushed: Vec::new(),
             last: None,
         }
     }
@@ -100,7 +103,8 @@ impl Forwarder {
 
     /// When [`Forwarder::expire`] has to be called; in the past when it is due now.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.unfinished.is_empty() { self.core.deadline() } else { self.last }
+        let is_due = !self.unfinished.is_empty() || self.core.has_replies();
+        if is_due { self.last } else { self.core.deadline() }
     }
 
     /// Retransmits, gives up and closes what is due, and goes on with what was left of a burst.
@@ -110,6 +114,18 @@ impl Forwarder {
         }
         self.core.expire(now, &mut self.random.source());
         self.execute(now);
+    }
+
+    /// Sends what connections were given since the last call: the queries of one wake leave in one write each. To be
+    /// called before waiting; a failure may leave replies behind.
+    pub fn flush(&mut self, now: Instant) {
+        while let Some(key) = self.unflushed.pop() {
+            let Some(connection) = get(&mut self.connections, key) else { continue };
+            if let Err(error) = connection.flush() {
+                self.fail_stream(key, cause(&error), now);
+                self.execute(now);
+            }
+        }
     }
 
     /// The next reply, ready to send: the client's ID, cut to its UDP limit, no length prefix.
@@ -206,19 +222,28 @@ impl Forwarder {
     fn send_stream(&mut self, key: Key, query: Key, id: u16) -> io::Result<()> {
         let Some(connection) = get(&mut self.connections, key) else { return Ok(()) };
         let Some(message) = self.core.message(query, id) else { return Ok(()) };
-        connection.send(message)
+        if connection.queue(message)? {
+            self.unflushed.push(key);
+        }
+        Ok(())
     }
 
     fn receive(&mut self, index: usize, now: Instant) {
         for _ in 0..BURST {
             let Some((key, socket)) = self.sockets.get(index / 2).and_then(Option::as_ref) else { return };
             let key = *key;
+            let awaited = self.core.awaits(key);
             match socket.recv(&mut self.buffer) {
                 Ok(length) => {
                     let bytes = self.buffer.get(..length).unwrap_or_default();
                     self.core.datagram(key, bytes, now, &mut self.random.source());
                     // What the reply sets free is closed at once, before more is read from it.
                     self.execute(now);
+                    // The last answer that anybody waits for here: looking whether there is more would be a call
+                    // for nothing. Whatever comes later brings an event of its own.
+                    if awaited && !self.core.awaits(key) {
+                        return;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,

@@ -40,6 +40,7 @@ mod overrides;
 mod packages;
 mod packaging;
 mod policies;
+mod ports;
 mod privileges;
 mod probe;
 mod project;

@@ -121,6 +121,11 @@ impl Entry {
         self.attempts.iter().filter(|attempt| attempt.state == AttemptState::Waiting)
     }
 
+    /// Whether nothing can come of what was sent so far: every port was closed, or there was no way.
+    pub fn is_refused(&self) -> bool {
+        self.attempts.iter().all(|attempt| attempt.state == AttemptState::Lost)
+    }
+
     /// How often a server was tried, and whether the last try failed.
     pub fn tries(&self, server: ServerId) -> (usize, bool) {
         let of_server = |a: &&Attempt| a.server == server && a.state != AttemptState::Unsent;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::ServerCounters;
+use super::{ServerCounters, count};
 
 /// Least wait before a retransmission: above what a busy host's scheduler adds.
 pub(super) const LEAST_WAIT: Duration = Duration::from_millis(15);
@@ -104,7 +104,7 @@ impl Server {
     /// A reply came that was awaited. `sample`: the round trip, when it is known.
     pub fn heard(&mut self, sample: Option<Duration>, good: bool, now: Instant) {
         (self.last_heard, self.silent_from, self.missed) = (Some(now), None, 0);
-        self.counters.answers.fetch_add(1, Relaxed);
+        count(&self.counters.answers);
         if !good {
             return;
         }

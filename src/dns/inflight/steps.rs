@@ -4,7 +4,6 @@
 //! after that, and at once where it is not, another server or a fresh socket is used. What surely failed is
 //! replaced without waiting.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::budget::Need;
@@ -12,7 +11,8 @@ use super::entry::{Attempt, AttemptState, Entry, MOST_ATTEMPTS, Via};
 use super::servers::{Explore, Server, ServerId};
 use super::sockets::{self, Waiting};
 use super::{
-    Action, Client, Failure, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, ede, rcode, table::Key, wire,
+    Action, Client, Failure, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, count, ede, rcode,
+    table::Key, wire,
 };
 
 /// One query in so many is copied to the servers that are not in use, at most once a second each.
@@ -66,10 +66,7 @@ impl InFlight {
         }
         self.book_misses(key, now);
         let Some(entry) = self.entries.get(key) else { return };
-        let idle = entry.waiting().next().is_none();
-        let hopeless = idle
-            && entry.attempts.iter().all(|attempt| attempt.state == AttemptState::Lost)
-            && now.saturating_duration_since(entry.admitted) >= HOPELESS_AFTER;
+        let hopeless = entry.is_refused() && now.saturating_duration_since(entry.admitted) >= HOPELESS_AFTER;
         if hopeless || (!entry.best.is_empty() && self.untried(entry, true).is_none()) {
             self.give_up(key, now);
             return;
@@ -79,6 +76,7 @@ impl InFlight {
             entry.double(now);
             self.timers.set(entry.wake, key);
         }
+        self.hurry_if_hopeless(key, now);
     }
 
     /// Repeats the last transmission or makes a new one, if the budget has it.
@@ -133,6 +131,17 @@ impl InFlight {
             self.give_up(key, now);
         }
         // Else another transmission is still out, or the next step begins a new round.
+        self.hurry_if_hopeless(key, now);
+    }
+
+    /// With every transmission refused the wait must not double past the moment at which that is told.
+    fn hurry_if_hopeless(&mut self, key: Key, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let end = (entry.admitted + HOPELESS_AFTER).max(now);
+        if entry.is_refused() && end < entry.wake {
+            entry.wake = end;
+            self.timers.set(end, key);
+        }
     }
 
     /// A server of the query's route that it was not sent to yet.
@@ -186,7 +195,7 @@ impl InFlight {
             self.actions.push_back(Action::Send { socket, query: key, id: free });
             (via, id) = (Via::Udp(socket), free);
         }
-        record.counters.queries.fetch_add(1, Relaxed);
+        count(&record.counters.queries);
         self.books.sent += 1;
         let state = AttemptState::Waiting;
         entry.attempts.push(Attempt { server, via, id, first_sent: now, last_sent: now, sends: 1, heard: None, state });
@@ -202,7 +211,7 @@ impl InFlight {
         self.actions.push_back(Action::Send { socket, query: key, id: attempt.id });
         self.books.sent += 1;
         if let Some(record) = self.servers.get(attempt.server) {
-            record.counters.queries.fetch_add(1, Relaxed);
+            count(&record.counters.queries);
         }
     }
 
@@ -258,7 +267,7 @@ impl InFlight {
         let sample = measured.map(|at| at.saturating_duration_since(attempt.first_sent));
         server.heard(sample, !bad, now);
         if code == rcode::SERVFAIL {
-            server.counters.servfail.fetch_add(1, Relaxed);
+            count(&server.counters.servfail);
         }
         if attempt.heard.is_some() {
             // Takes back the verdict that the first of the two replies led to.
@@ -352,7 +361,7 @@ impl InFlight {
         if let Some(entry) = self.entries.get(key) {
             for attempt in entry.waiting() {
                 if let Some(server) = self.servers.get_mut(attempt.server) {
-                    server.counters.timeouts.fetch_add(1, Relaxed);
+                    count(&server.counters.timeouts);
                     server.missed(attempt.last_sent, now);
                 }
                 self.budget.verdict(true);
@@ -406,7 +415,7 @@ impl InFlight {
         let Some(entry) = self.entries.get(key) else { return };
         for attempt in entry.waiting().filter(|attempt| attempt.heard.is_none()) {
             if let Some(server) = self.servers.get_mut(attempt.server) {
-                server.counters.timeouts.fetch_add(1, Relaxed);
+                count(&server.counters.timeouts);
                 server.missed(attempt.last_sent, now);
             }
             if entry.attempts.iter().any(|other| other.first_sent > attempt.first_sent) {

@@ -21,8 +21,10 @@ pub(super) struct Connection {
     /// Frames not sent yet.
     output: Vec<u8>,
     connected: bool,
-    /// A frame that is not complete yet, its length included.
+    /// Frames that are not taken yet, or not complete, their lengths included.
     input: Vec<u8>,
+    /// Bytes of it that are taken.
+    taken: usize,
 }
 
 impl Connection {
@@ -46,19 +48,25 @@ impl Connection {
             }
         };
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Connection { stream, output: Vec::new(), connected: false, input: Vec::new() })
+        Ok(Connection { stream, output: Vec::new(), connected: false, input: Vec::new(), taken: 0 })
     }
 
-    /// Sends a message, now or when the connection is there.
-    pub fn send(&mut self, message: &[u8]) -> io::Result<()> {
+    /// Takes a message to be sent. Returns whether it is the first that waits for [`Connection::flush`].
+    pub fn queue(&mut self, message: &[u8]) -> io::Result<bool> {
         let length = u16::try_from(message.len()).map_err(|_| ErrorKind::InvalidInput)?;
+        let was_empty = self.output.is_empty();
         if self.output.len() + 2 + message.len() > MOST_WAITING {
             // Closing would take the queries of other clients along.
-            return Ok(());
+            return Ok(false);
         }
         self.output.extend_from_slice(&length.to_be_bytes());
         self.output.extend_from_slice(message);
-        if self.connected { self.flush() } else { Ok(()) }
+        Ok(was_empty)
+    }
+
+    /// Sends what waits, as far as the connection takes it; what is left goes when it is there or writable again.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.connected { self.write() } else { Ok(()) }
     }
 
     /// Sends what waits, then reads until a message is complete. `None`: no more for now.
@@ -77,17 +85,16 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        self.flush()?;
+        self.write()?;
         loop {
             if let Some(length) = self.complete() {
                 let message = buffer.get_mut(..length).ok_or(ErrorKind::InvalidData)?;
-                message.copy_from_slice(self.input.get(2..2 + length).ok_or(ErrorKind::InvalidData)?);
-                self.input.drain(..2 + length);
-                if self.input.is_empty() && self.input.capacity() > KEPT {
-                    self.input = Vec::new();
-                }
+                let from = self.taken + 2;
+                message.copy_from_slice(self.input.get(from..from + length).ok_or(ErrorKind::InvalidData)?);
+                self.taken = from + length;
                 return Ok(Some(message));
             }
+            self.make_room();
             match self.stream.read(buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(length) => self.input.extend_from_slice(buffer.get(..length).unwrap_or_default()),
@@ -105,11 +112,20 @@ impl Connection {
 
     /// Length of the message at the start of the input, when it is all there.
     fn complete(&self) -> Option<usize> {
-        let length = usize::from(u16::from_be_bytes(*self.input.first_chunk()?));
-        (self.input.len() >= length + 2).then_some(length)
+        let input = self.input.get(self.taken..)?;
+        let length = usize::from(u16::from_be_bytes(*input.first_chunk()?));
+        (input.len() >= length + 2).then_some(length)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Moves what is not taken yet to the front, once for all messages of a read.
+    fn make_room(&mut self) {
+        self.input.drain(..std::mem::take(&mut self.taken));
+        if self.input.is_empty() && self.input.capacity() > KEPT {
+            self.input = Vec::new();
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),

@@ -47,6 +47,7 @@ impl Loop {
                 return;
             }
             let now = Instant::now();
+            self.forwarder.flush(now);
             assert!(now < give_up, "{what} did not happen within {PATIENCE:?}");
             let due = self.forwarder.deadline().map_or(PATIENCE, |at| at.saturating_duration_since(now));
             // What the test waits for can also happen outside of the loop.
@@ -276,6 +277,26 @@ fn tcp_queries_share_a_connection_and_are_answered_out_of_order() {
     assert_eq!(reply[2..], large[2..]);
     write_frame(&mut stream, &answer(&first));
     assert_eq!(turns.reply(), (tcp(1), answer(&query(1, "a"))));
+}
+
+#[test]
+fn queries_of_one_wake_leave_in_one_write() {
+    let (_udp, listener, address) = stream_server();
+    let mut turns = Loop::new(&[address]);
+    turns.ask(tcp(1), &query(1, "a"));
+    let mut stream = turns.accepted(&listener);
+    let first = turns.frame(&mut stream);
+    write_frame(&mut stream, &answer(&first));
+    turns.reply();
+    turns.ask(tcp(2), &query(2, "b"));
+    turns.ask(tcp(3), &query(3, "c"));
+    stream.set_nonblocking(true).unwrap();
+    let nothing = stream.peek(&mut [0; 1]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    turns.forwarder.flush(Instant::now());
+    let mut both = [0; 100];
+    // On loopback what was written is there when the call is back.
+    assert_eq!(stream.read(&mut both).unwrap(), 2 * (2 + query(2, "b").len()));
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn check_all(roster: &mut Roster, now: Time) -> usize {
 
 fn specs(hosts: Hosts) -> Vec<NameSpec> {
     let check = CheckRef { id: 1, definition: "tcp:80".into(), is_none: false, own_address: true, exclusive: false };
+    let checks: Arc<[CheckRef]> = Arc::from([check]);
     let host = |name: usize, place: usize| {
         let number = name * CANDIDATES + place;
         match hosts {
@@ -162,7 +163,7 @@ fn specs(hosts: Hosts) -> Vec<NameSpec> {
                     host: host(name, place),
                     priority: 1,
                     weight: 1,
-                    checks: vec![check.clone()],
+                    checks: Arc::clone(&checks),
                 })
                 .collect(),
             fallback: Vec::new(),

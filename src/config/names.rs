@@ -264,7 +264,7 @@ impl Names<'_> {
         let listed = candidates.len();
         let discover = source.and_then(|source| {
             let template = reader.template(problems)?;
-            Some(Discover { source, template, listed })
+            Some(Box::new(Discover { source, template, listed }))
         });
         if let Some(name) = name.filter(|_| listed > 0 || discover.is_some()) {
             self.names.push(Name { discover, ..effect.name(name, candidates, fallback, self.ttl) });
@@ -386,7 +386,7 @@ impl Candidates<'_> {
         table.finish(problems);
         let (host, host_item) = (host?, host_item?);
         let checks = match (check_item, own) {
-            (Some(_), None) => Vec::new(),
+            (Some(_), None) => Arc::from([]),
             (_, own) => self.checks(own.as_deref(), &host, problems),
         };
         Some((Candidate { host, priority, weight, checks }, host_item.spot))
@@ -410,7 +410,7 @@ impl Candidates<'_> {
     }
 
     /// The checks of one candidate: its own, else the name's, else the general ones.
-    fn checks(&self, own: Option<&[Definition]>, host: &Target, problems: &mut Problems) -> Vec<super::Check> {
+    fn checks(&self, own: Option<&[Definition]>, host: &Target, problems: &mut Problems) -> Arc<[super::Check]> {
         let settings = self.effect;
         let named = settings.own.check.as_deref();
         let general = if settings.own.check_failed { None } else { settings.general.check.as_deref() };
@@ -420,17 +420,16 @@ impl Candidates<'_> {
                 let message = "check is missing; allowed: \"http://…\", \"https://…\", \"tcp:PORT\", \"none\" (always up), a table with a type, or a list of these";
                 problems.error(self.spot, self.key, message);
             }
-            return Vec::new();
+            return Arc::from([]);
         };
         let host_text = host.to_string();
         let of = For { name: self.name, host, host_text: &host_text, port: None };
-        definitions
-            .iter()
-            .filter_map(|definition| {
-                let timeout = settings.timeout(Some(definition), self.key, problems);
-                definition.build(of, timeout, problems)
-            })
-            .collect()
+        let build = |definition: &Definition| {
+            let timeout = settings.timeout(Some(definition), self.key, problems);
+            definition.build(of, timeout, problems)
+        };
+        let checks = definitions.iter().filter_map(build).collect();
+        problems.share(checks)
     }
 }
 

@@ -70,7 +70,8 @@ pub(super) fn load(path: &Path) -> Result<Config, Report> {
         read_included(&path, &mut names, &mut problems);
         sources.push(path);
     }
-    let names = names.names;
+    let mut names = names.names;
+    names.shrink_to_fit();
     warn_of_secrets(&mut problems);
     match (parts.server, parts.upstream) {
         (Some((server, _)), Some(upstream)) if problems.is_empty() => {

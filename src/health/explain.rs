@@ -153,6 +153,8 @@ fn list(addresses: &[IpAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::health::world::{World, found, ok, refused, spec};
     use crate::health::{Override, OverrideKind, Select, Time};
@@ -221,7 +223,7 @@ mod tests {
                     api.policy.select = select;
                     agrees(&api, orders, 25);
                     // All that are up claim the one role: one is answered and the others are left out.
-                    let checks = api.candidates.iter_mut().flat_map(|candidate| &mut candidate.checks);
+                    let checks = api.candidates.iter_mut().flat_map(|candidate| Arc::make_mut(&mut candidate.checks));
                     checks.for_each(|check| check.exclusive = true);
                     agrees(&api, orders, 25);
                 }

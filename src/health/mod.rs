@@ -346,7 +346,7 @@ pub struct NameSpec {
 impl NameSpec {
     /// Whether only one address can be the right one.
     pub(crate) fn wants_the_one(&self) -> bool {
-        self.candidates.iter().flat_map(|candidate| &candidate.checks).any(|check| check.exclusive)
+        self.candidates.iter().flat_map(|candidate| &*candidate.checks).any(|check| check.exclusive)
     }
 }
 
@@ -359,8 +359,8 @@ pub struct CandidateSpec {
     pub priority: u32,
     /// Share in round robin and latency groups (0..=100).
     pub weight: u32,
-    /// All must pass; the first one's time is the latency. Never empty.
-    pub checks: Vec<CheckRef>,
+    /// All must pass; the first one's time is the latency. Never empty. One list for all candidates with the same.
+    pub checks: Arc<[CheckRef]>,
 }
 
 /// Whether an address answers.

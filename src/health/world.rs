@@ -195,7 +195,7 @@ pub(super) fn spec(name: &str, candidates: &[&str]) -> NameSpec {
                 host: host.parse().map_or_else(|_| Host::Name((*host).into()), Host::Address),
                 priority: 1,
                 weight: 1,
-                checks: vec![check.clone()],
+                checks: Arc::from([check.clone()]),
             })
             .collect(),
         fallback: Vec::new(),

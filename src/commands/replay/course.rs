@@ -135,7 +135,7 @@ impl<'a> Course<'a> {
             spec.pace.idle_after = Duration::ZERO;
             spec.resolve_interval = LOOK_UP_EVERY;
             spec.drain_record = None;
-            for check in spec.candidates.iter().flat_map(|candidate| &candidate.checks) {
+            for check in spec.candidates.iter().flat_map(|candidate| &*candidate.checks) {
                 let ids = checks.entry(Arc::clone(&check.definition)).or_default();
                 if !ids.contains(&check.id) {
                     ids.push(check.id);

@@ -243,7 +243,7 @@ fn a_warm_start_answers_at_once() {
         let mut specs = specs();
         if changed {
             for candidate in &mut specs[0].candidates {
-                candidate.checks[0].definition = "tcp:81".into();
+                Arc::make_mut(&mut candidate.checks)[0].definition = "tcp:81".into();
             }
         }
         set(&net, "10.0.0.1", CheckResult { total: seconds(2), ..timeout() });
@@ -279,9 +279,9 @@ fn a_reload_keeps_what_did_not_change() {
     let before = counts(&mut world, "10.0.0.1").unwrap();
     assert!(before.1 > 3);
     let mut changed = spec("api.example", &["10.0.0.4", "10.0.0.1", "10.0.0.2"]);
-    changed.candidates[2].checks[0].id = 7;
+    Arc::make_mut(&mut changed.candidates[2].checks)[0].id = 7;
     let mut other = spec("new.example", &["10.0.0.1"]);
-    other.candidates[0].checks[0].id = 1;
+    Arc::make_mut(&mut other.candidates[0].checks)[0].id = 1;
     world.roster.configure(vec![other, changed], world.now);
     assert_eq!(counts(&mut world, "10.0.0.1"), Some(before));
     assert_eq!(counts(&mut world, "10.0.0.2").unwrap().0, State::Unknown);
@@ -297,8 +297,8 @@ fn a_reload_keeps_what_did_not_change() {
     assert_eq!(world.roster.summary().unknown, 0);
     // A changed check of the one that is answered: it keeps its place.
     let mut again = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
-    again.candidates[0].checks[0].id = 9;
-    again.candidates[1].checks[0].id = 7;
+    Arc::make_mut(&mut again.candidates[0].checks)[0].id = 9;
+    Arc::make_mut(&mut again.candidates[1].checks)[0].id = 7;
     set(&net, "10.0.0.1", CheckResult { total: seconds(1), ..refused() });
     world.roster.configure(vec![again], world.now);
     world.settle();
@@ -312,7 +312,8 @@ fn several_checks_must_all_pass() {
     let mut api = spec("api.example", &["10.0.0.1"]);
     let mut second = api.candidates[0].checks[0].clone();
     (second.id, second.definition) = (2, "http".into());
-    api.candidates[0].checks.push(second);
+    let first = api.candidates[0].checks[0].clone();
+    api.candidates[0].checks = Arc::from([first, second]);
     let good = Rc::new(RefCell::new(true));
     let seen = Rc::clone(&good);
     let script = move |_: IpAddr, check: u32, _: Time| match check {

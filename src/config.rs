@@ -162,12 +162,12 @@ pub struct Name {
     pub name: HostName,
     /// Answer, or only watch.
     pub mode: Mode,
-    /// How candidates are preferred.
-    pub policy: Policy,
+    /// How candidates are preferred. One value for all names with the same, as are the next two.
+    pub policy: Arc<Policy>,
     /// When they go up and down.
-    pub thresholds: Thresholds,
+    pub thresholds: Arc<Thresholds>,
     /// How often they are checked.
-    pub pace: Pace,
+    pub pace: Arc<Pace>,
     /// In the order of the file, then what was found. Never empty without `discover`.
     pub candidates: Vec<Candidate>,
     /// How more candidates are found.

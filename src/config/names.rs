@@ -4,7 +4,7 @@
 //! name, else `[defaults]`, else `defaults.rs`. What only shows when all of them are put together (a time limit
 //! above the interval in effect, for one) is reported at the stated value that causes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -179,6 +179,41 @@ pub(super) struct Names<'a> {
     pub names: Vec<Name>,
     /// Where each stands.
     pub seen: HashMap<HostName, Spot>,
+    /// What names have in common.
+    pub common: Common,
+}
+
+/// Values that many names have in common, each kept once.
+#[derive(Default)]
+pub(super) struct Common {
+    policies: Recent<Policy>,
+    thresholds: Recent<Thresholds>,
+    paces: Recent<Pace>,
+}
+
+/// The values that came last. Names have few different ones; a file in which all differ costs no search.
+struct Recent<T>(VecDeque<Arc<T>>);
+
+/// Values that are compared with at most.
+const RECENT: usize = 16;
+
+impl<T> Default for Recent<T> {
+    fn default() -> Recent<T> {
+        Recent(VecDeque::new())
+    }
+}
+
+impl<T: PartialEq> Recent<T> {
+    /// The value, shared with the last equal one.
+    fn share(&mut self, value: T) -> Arc<T> {
+        if let Some(known) = self.0.iter().find(|known| ***known == value) {
+            return Arc::clone(known);
+        }
+        self.0.truncate(RECENT - 1);
+        let new = Arc::new(value);
+        self.0.push_front(Arc::clone(&new));
+        new
+    }
 }
 
 /// A name's own settings beside the general ones.
@@ -267,7 +302,7 @@ impl Names<'_> {
             Some(Box::new(Discover { source, template, listed }))
         });
         if let Some(name) = name.filter(|_| listed > 0 || discover.is_some()) {
-            self.names.push(Name { discover, ..effect.name(name, candidates, fallback, self.ttl) });
+            self.names.push(Name { discover, ..effect.name(name, candidates, fallback, self.ttl, &mut self.common) });
         }
     }
 }
@@ -490,25 +525,32 @@ impl InEffect<'_> {
     }
 
     /// Everything put together.
-    fn name(&self, name: HostName, candidates: Vec<Candidate>, fallback: Vec<Target>, ttl: u32) -> Name {
+    fn name(
+        &self,
+        name: HostName,
+        candidates: Vec<Candidate>,
+        fallback: Vec<Target>,
+        ttl: u32,
+        common: &mut Common,
+    ) -> Name {
         let (own, general) = (self.own, self.general);
         let interval = self.interval();
         Name {
             name,
             mode: pick(own.mode, general.mode, defaults::MODE),
-            policy: self.policy(),
-            thresholds: Thresholds {
+            policy: common.policies.share(self.policy()),
+            thresholds: common.thresholds.share(Thresholds {
                 rise: pick(own.rise, general.rise, defaults::RISE),
                 fall: pick(own.fall, general.fall, defaults::FALL),
                 min_success: pick(own.min_success, general.min_success, defaults::MIN_SUCCESS),
-            },
-            pace: Pace {
+            }),
+            pace: common.paces.share(Pace {
                 interval,
                 fast_interval: self.duration(|s| s.fast_interval, defaults::FAST_INTERVAL).min(interval),
                 down_interval: self.duration(|s| s.down_interval, interval),
                 idle_after: self.duration(|s| s.idle_after, defaults::IDLE_AFTER),
                 idle_interval: self.duration(|s| s.idle_interval, defaults::IDLE_INTERVAL),
-            },
+            }),
             candidates,
             discover: None,
             fallback,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::check::address;
-use super::names::{MAX_TTL, Names, Settings, check_fast};
+use super::names::{Common, MAX_TTL, Names, Settings, check_fast};
 use super::report::Source;
 use super::table::{At, Item, Problems, Spot, Table};
 use super::values;
@@ -61,6 +61,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Report> {
         folder: &folder,
         names: Vec::new(),
         seen: HashMap::new(),
+        common: Common::default(),
     };
     if let (true, Some(item)) = (sound, Table::root(file, document.get_ref()).take("names")) {
         names.read(&item, &mut problems);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::conflict::Claim;
+use super::few::Few;
 use super::machine::{Health, Transition, observe};
 use super::overrides::Effect;
 use super::rank::{Input, Standing};
@@ -27,7 +28,7 @@ pub(super) struct Endpoint {
     /// Where it is.
     pub(super) address: IpAddr,
     /// Its checks; empty = `none`, always up.
-    pub(super) checks: Box<[EndpointCheck]>,
+    pub(super) checks: Few<EndpointCheck>,
     /// Up, down, numbers.
     pub(super) health: Health,
     /// Unknown, but in the stored answer.
@@ -135,7 +136,7 @@ impl Endpoint {
         Endpoint {
             candidate,
             address,
-            checks: Box::default(),
+            checks: Few::default(),
             health: Health { state, since: now, ..Health::default() },
             keeps_place: false,
             over_limit: false,
@@ -239,7 +240,7 @@ impl Endpoint {
 
     fn observe(&mut self, spec: &NameSpec, now: Time) -> Option<Transition> {
         let round = std::mem::replace(&mut self.round, Round::NEW);
-        for check in &mut self.checks {
+        for check in self.checks.iter_mut() {
             check.heard = false;
         }
         let sample = round.sample_ms.get().filter(|_| !round.failed);
@@ -264,7 +265,7 @@ impl Endpoint {
         self.keeps_place = self.chosen && was_good;
         self.health = self.health.forgotten(resumes, now);
         self.round = Round::NEW;
-        for check in &mut self.checks {
+        for check in self.checks.iter_mut() {
             check.heard = false;
         }
         self.dirty = true;

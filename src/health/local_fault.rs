@@ -188,7 +188,7 @@ impl Roster {
     }
 
     fn hosts_of(&self, address: IpAddr) -> Vec<Host> {
-        let users = self.witnesses(address).flat_map(|target| &target.users);
+        let users = self.witnesses(address).flat_map(|target| target.users.iter());
         let hosts: BTreeSet<&Host> = users
             .filter_map(|&(name, candidate)| self.names.get(name)?.spec.candidates.get(candidate))
             .map(|candidate| &candidate.host)

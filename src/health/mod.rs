@@ -15,6 +15,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod explain;
+mod few;
 pub mod hash;
 mod idle;
 mod local_fault;
@@ -325,12 +326,12 @@ pub struct Policy {
 pub struct NameSpec {
     /// Lower case, no trailing dot; a wildcard begins with `*.`.
     pub name: Arc<str>,
-    /// How candidates are preferred.
-    pub policy: Policy,
+    /// How candidates are preferred. One value for all names with the same, as are the next two.
+    pub policy: Arc<Policy>,
     /// When they go up and down.
-    pub thresholds: Thresholds,
+    pub thresholds: Arc<Thresholds>,
     /// How often they are checked.
-    pub pace: Pace,
+    pub pace: Arc<Pace>,
     /// At most this long between look-ups of a candidate's name.
     pub resolve_interval: Duration,
     /// How long the addresses of a name that stopped resolving are kept.

@@ -91,7 +91,7 @@ impl Roster {
         };
         self.lookups.configure(wants, now);
         let targets: Vec<_> =
-            self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
+            self.names[index].endpoints.iter().flat_map(|e| e.checks.iter()).map(|check| check.target).collect();
         for target in &targets {
             if let Some(target) = self.targets.get_mut(target) {
                 target.users.retain(|(name, _)| *name != index);
@@ -115,7 +115,7 @@ impl Roster {
             self.watch_hold(host, now);
         }
         let targets: Vec<_> =
-            self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
+            self.names[index].endpoints.iter().flat_map(|e| e.checks.iter()).map(|check| check.target).collect();
         for target in targets {
             self.hasten(target, now);
         }
@@ -322,7 +322,7 @@ impl Roster {
             wanted.is_none_or(|wanted| wanted.contains(&endpoint.address))
         };
         for endpoint in endpoints.extract_if(.., |endpoint| !stays(endpoint)) {
-            for check in &endpoint.checks {
+            for check in endpoint.checks.iter() {
                 self.detach(check.target, (index, endpoint.candidate));
             }
             let spec = &self.names[index].spec;

@@ -209,7 +209,7 @@ impl Roster {
         self.late += u64::from(is_late(target.due, began, target.interval));
         let address = target.address;
         let speaks = target.is_witness && result.outcome != Outcome::LocalError;
-        let users = std::mem::take(&mut target.users);
+        let users = target.users.take();
         let silent = speaks && result.silent && result.outcome != Outcome::Ok;
         if speaks {
             target.proof = (!silent).then_some(now);
@@ -218,7 +218,7 @@ impl Roster {
             self.network_works(now, &format!("a check of {address} got through"));
         }
         let counts = silent && self.counts(address, &users);
-        for &(name, candidate) in &users {
+        for &(name, candidate) in users.iter() {
             self.apply_to_endpoint(id, (name, candidate, address), result, silent, now);
         }
         if let Some(target) = self.targets.get_mut(&id) {

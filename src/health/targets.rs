@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
+use super::few::Few;
 use super::roster::Roster;
 use super::schedule::{TargetId, jittered, next_slot};
 use super::{CheckRef, Time};
@@ -20,8 +21,8 @@ pub(super) struct Target {
     pub(super) check: u32,
     /// Its results say something about this host's network.
     pub(super) is_witness: bool,
-    /// Names and their candidates, in order. Mostly one: a list of that length costs a tenth of a tree.
-    pub(super) users: Vec<(usize, usize)>,
+    /// Names and their candidates, in order.
+    pub(super) users: Few<(usize, usize)>,
     pub(super) due: Time,
     pub(super) interval: Duration,
     pub(super) turn: u64,
@@ -34,20 +35,6 @@ pub(super) struct Target {
     pub(super) align: bool,
 }
 
-impl Target {
-    fn add_user(&mut self, user: (usize, usize)) {
-        if let Err(place) = self.users.binary_search(&user) {
-            self.users.insert(place, user);
-        }
-    }
-
-    fn remove_user(&mut self, user: (usize, usize)) {
-        if let Ok(place) = self.users.binary_search(&user) {
-            self.users.remove(place);
-        }
-    }
-}
-
 impl Roster {
     /// The target of a check of an address, if anything uses it.
     pub fn target_of(&self, address: IpAddr, check: u32) -> Option<TargetId> {
@@ -57,7 +44,7 @@ impl Roster {
     /// Lets go of all users, to be attached again.
     pub(super) fn detach_all(&mut self) {
         for target in self.targets.values_mut() {
-            target.users.clear();
+            target.users.take();
         }
     }
 
@@ -65,7 +52,7 @@ impl Roster {
     pub(super) fn attach(&mut self, user: (usize, usize), address: IpAddr, check: &CheckRef, now: Time) -> TargetId {
         if let Some(&id) = self.target_ids.get(&(address, check.id)) {
             if let Some(target) = self.targets.get_mut(&id) {
-                target.add_user(user);
+                target.users.insert_in_order(user);
             }
             return id;
         }
@@ -75,7 +62,7 @@ impl Roster {
             address,
             check: check.id,
             is_witness: check.own_address && !is_loopback(address),
-            users: vec![user],
+            users: Few::One(user),
             due: now,
             interval: Duration::from_secs(1),
             turn: 0,
@@ -93,7 +80,7 @@ impl Roster {
     /// Takes a user from a target.
     pub(super) fn detach(&mut self, id: TargetId, user: (usize, usize)) {
         if let Some(target) = self.targets.get_mut(&id) {
-            target.remove_user(user);
+            target.users.retain(|other| *other != user);
             self.drop_unused(id);
         }
     }
@@ -172,10 +159,10 @@ impl Roster {
             target.due.after(jittered(wanted, self.machine, id.0, target.turn))
         };
         self.queue.set(id, next.max(now));
-        let (users, address) = (std::mem::take(&mut target.users), target.address);
+        let (users, address) = (target.users.take(), target.address);
         // The other checks of the same endpoints; each once, however many names share it.
         let mut others: BTreeSet<TargetId> = BTreeSet::new();
-        for &(name, candidate) in &users {
+        for &(name, candidate) in users.iter() {
             let Some(entry) = self.names.get_mut(name) else { continue };
             let own = |e: &&mut Endpoint| e.candidate == candidate && e.address == address;
             let Some(endpoint) = entry.endpoints.iter_mut().find(own) else { continue };

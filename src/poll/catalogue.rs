@@ -89,9 +89,9 @@ impl Catalogue {
     ) -> NameSpec {
         NameSpec {
             name: name.name.to_string().into(),
-            policy: name.policy.clone(),
-            thresholds: name.thresholds.clone(),
-            pace: name.pace.clone(),
+            policy: Arc::clone(&name.policy),
+            thresholds: Arc::clone(&name.thresholds),
+            pace: Arc::clone(&name.pace),
             resolve_interval: name.resolve_interval,
             resolve_hold: name.resolve_hold,
             candidates: name

@@ -42,6 +42,7 @@ mod regression;
 mod reload;
 mod resolution;
 mod restart;
+mod scale;
 mod schedule;
 mod servers;
 mod sockets;

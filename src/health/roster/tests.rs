@@ -72,7 +72,7 @@ fn families_and_the_all_down_rules() {
         (AllDown::Forward, vec![], "all-down"),
     ] {
         let mut spec = spec("api.example", &["10.0.0.1", "2001:db8::1"]);
-        spec.policy.when_all_down = rule;
+        Arc::make_mut(&mut spec.policy).when_all_down = rule;
         spec.fallback = vec![Host::Address("10.9.9.9".parse().unwrap())];
         let (mut world, net) = world(vec![spec]);
         world.run(seconds(5));
@@ -332,7 +332,7 @@ fn several_checks_must_all_pass() {
 #[test]
 fn equal_checks_run_once_at_the_shortest_interval() {
     let mut slow = spec("slow.example", &["10.0.0.1"]);
-    slow.pace.interval = seconds(60);
+    Arc::make_mut(&mut slow.pace).interval = seconds(60);
     let (mut world, _) = world(vec![slow, spec("api.example", &["10.0.0.1"])]);
     world.run(seconds(20));
     world.begun.clear();
@@ -356,7 +356,7 @@ fn local_errors_change_nothing_and_silence_makes_unknown() {
 #[test]
 fn idle_names_are_polled_less_until_asked() {
     let mut api = spec("api.example", &["10.0.0.1"]);
-    api.pace.idle_after = seconds(60);
+    Arc::make_mut(&mut api.pace).idle_after = seconds(60);
     let (mut world, _) = world(vec![api]);
     world.run(seconds(140));
     world.begun.clear();
@@ -377,7 +377,7 @@ fn two_thousand_addresses_keep_their_pace() {
         .iter()
         .map(|host| {
             let mut spec = spec(&format!("n{host}"), &[host]);
-            spec.pace.interval = seconds(1);
+            Arc::make_mut(&mut spec.pace).interval = seconds(1);
             spec
         })
         .collect();
@@ -412,7 +412,7 @@ fn lateness_is_counted_and_a_resume_checks_everything() {
 #[test]
 fn dual_stack_gives_the_faster_family() {
     let mut api = spec("api.example", &["10.0.0.1", "2001:db8::1"]);
-    api.policy.dual_stack = crate::health::DualStack::Fastest;
+    Arc::make_mut(&mut api.policy).dual_stack = crate::health::DualStack::Fastest;
     let (mut world, net) = world(vec![api]);
     set(&net, "10.0.0.1", ok(20.0));
     set(&net, "2001:db8::1", ok(10.0));

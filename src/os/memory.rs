@@ -1,7 +1,7 @@
 //! Memory that is free goes back to the kernel. The one place with unsafe code: two calls of the C library.
 //!
-//! A start and a reload take many times the memory of what they leave behind. glibc keeps what was freed, and with an
-//! arena for each thread it keeps it many times over. One arena for all and a fixed limit beyond which an allocation
+//! A start and a reload take more than twice the memory that they leave in use. glibc keeps what was freed, and with an
+//! arena for each thread it keeps it several times. One arena for all and a fixed limit beyond which an allocation
 //! is a mapping of its own make [`give_back`] return nearly everything.
 
 /// Allocations from here on are mappings of their own: what holds a whole state goes back as soon as it is freed.

@@ -76,7 +76,7 @@ struct Rare {
 const OTHERS: usize = Outcome::ALL.len() - 1;
 
 /// What applies to most addresses.
-static NOTHING_RARE: Rare = Rare {
+const NOTHING_RARE: &Rare = &Rare {
     effect: Effect { drained: None, forced: false },
     reported_priority: None,
     last_error: None,
@@ -178,7 +178,7 @@ impl Endpoint {
     }
 
     fn rare(&self) -> &Rare {
-        self.rare.as_deref().unwrap_or(&NOTHING_RARE)
+        self.rare.as_deref().unwrap_or(NOTHING_RARE)
     }
 
     fn rare_mut(&mut self) -> &mut Rare {
@@ -364,7 +364,7 @@ impl Endpoint {
         let mut rare = Rare { others, effect: self.effect().clone(), ..NOTHING_RARE.clone() };
         (self.rank, self.chosen) = (record.rank, record.chosen);
         if self.checks.is_empty() {
-            self.rare = Some(rare).filter(|rare| *rare != NOTHING_RARE).map(Box::new);
+            self.rare = Some(rare).filter(|rare| rare != NOTHING_RARE).map(Box::new);
             return;
         }
         self.health = Health {
@@ -391,7 +391,7 @@ impl Endpoint {
             rare.reported_priority = record.reported_priority;
             rare.certificate_days = record.certificate_days;
         }
-        self.rare = Some(rare).filter(|rare| *rare != NOTHING_RARE).map(Box::new);
+        self.rare = Some(rare).filter(|rare| rare != NOTHING_RARE).map(Box::new);
         let recent = self.stale_at().is_some_and(|end| now < end) && record.last_check.is_some_and(|last| last <= now);
         if !same || !recent {
             let since = self.health.since;

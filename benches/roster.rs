@@ -123,6 +123,7 @@ fn check_all(roster: &mut Roster, now: Time) -> usize {
 
 fn specs(hosts: Hosts) -> Vec<NameSpec> {
     let check = CheckRef { id: 1, definition: "tcp:80".into(), is_none: false, own_address: true, exclusive: false };
+    let checks: Arc<[CheckRef]> = Arc::from([check]);
     let host = |name: usize, place: usize| {
         let number = name * CANDIDATES + place;
         match hosts {
@@ -134,7 +135,7 @@ fn specs(hosts: Hosts) -> Vec<NameSpec> {
     (0..NAMES)
         .map(|name| NameSpec {
             name: format!("n{name}.example").into(),
-            policy: Policy {
+            policy: Arc::new(Policy {
                 select: Select::LowestLatency,
                 latency: LatencyOf::Total,
                 within: Duration::from_millis(10),
@@ -146,15 +147,15 @@ fn specs(hosts: Hosts) -> Vec<NameSpec> {
                 panic_below: 0.0,
                 dual_stack: DualStack::Independent,
                 when_all_down: AllDown::All,
-            },
-            thresholds: Thresholds { rise: 2, fall: 3, min_success: 0.5 },
-            pace: Pace {
+            }),
+            thresholds: Arc::new(Thresholds { rise: 2, fall: 3, min_success: 0.5 }),
+            pace: Arc::new(Pace {
                 interval: Duration::from_secs(10),
                 fast_interval: Duration::from_secs(1),
                 down_interval: Duration::from_secs(10),
                 idle_after: Duration::ZERO,
                 idle_interval: Duration::from_secs(60),
-            },
+            }),
             resolve_interval: Duration::from_secs(30),
             resolve_hold: Duration::from_secs(3600),
             candidates: (0..CANDIDATES)
@@ -162,7 +163,7 @@ fn specs(hosts: Hosts) -> Vec<NameSpec> {
                     host: host(name, place),
                     priority: 1,
                     weight: 1,
-                    checks: vec![check.clone()],
+                    checks: Arc::clone(&checks),
                 })
                 .collect(),
             fallback: Vec::new(),

@@ -122,6 +122,7 @@ fn writer(path: &Path) -> Writer {
         on_overrides: Box::new(|_, _| {}),
         on_trouble: Box::new(|line| println!("trouble: {line:?}")),
         on_resend: Box::new(|| {}),
+        on_complete: Box::new(|| {}),
     };
     Writer::start(store, HISTORY, hooks).expect("a thread")
 }

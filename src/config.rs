@@ -25,6 +25,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dns::HostName;
@@ -55,7 +56,7 @@ pub struct Config {
 impl Config {
     /// Every file that a reload or a check reads again.
     pub fn files(&self) -> Vec<PathBuf> {
-        let checks = self.names.iter().flat_map(|name| &name.candidates).flat_map(|candidate| &candidate.checks);
+        let checks = self.names.iter().flat_map(|name| &name.candidates).flat_map(|candidate| &*candidate.checks);
         let mut files = self.sources.clone();
         let trusts = checks.filter_map(|check| match &check.kind {
             CheckKind::Http(http) => Some(&http.trust),
@@ -161,16 +162,16 @@ pub struct Name {
     pub name: HostName,
     /// Answer, or only watch.
     pub mode: Mode,
-    /// How candidates are preferred.
-    pub policy: Policy,
+    /// How candidates are preferred. One value for all names with the same, as are the next two.
+    pub policy: Arc<Policy>,
     /// When they go up and down.
-    pub thresholds: Thresholds,
+    pub thresholds: Arc<Thresholds>,
     /// How often they are checked.
-    pub pace: Pace,
+    pub pace: Arc<Pace>,
     /// In the order of the file, then what was found. Never empty without `discover`.
     pub candidates: Vec<Candidate>,
     /// How more candidates are found.
-    pub discover: Option<Discover>,
+    pub discover: Option<Box<Discover>>,
     /// Used when `when_all_down = "fallback"`.
     pub fallback: Vec<Target>,
     /// TTL of the answers, seconds (0..=86400).
@@ -214,8 +215,9 @@ pub struct Candidate {
     pub priority: u32,
     /// Share in weighted policies (0..=100).
     pub weight: u32,
-    /// Its own checks or the name's, placeholders other than `{address}` filled in. Never empty.
-    pub checks: Vec<Check>,
+    /// Its own checks or the name's, placeholders other than `{address}` filled in. Never empty. One list for all
+    /// candidates with the same checks: ten thousand names have fifty thousand of them.
+    pub checks: Arc<[Check]>,
 }
 
 /// A name to look up or an address.

@@ -36,6 +36,7 @@ use tallies::Tallies;
 /// # Errors
 /// An invalid configuration, or what keeps the daemon from starting.
 pub fn serve(path: &Path) -> Ended {
+    os::memory::set_up();
     let config = config::load(path).map_err(Failure::Config)?;
     run(config).map(|()| ExitCode::SUCCESS)
 }
@@ -64,14 +65,13 @@ pub fn run(config: Config) -> Result<(), Failure> {
     // Signals are taken over before there are threads, so that none of them is hit unprepared.
     let signals = Signals::take_over().map_err(|error| Failure::Run(format!("signals cannot be caught: {error}")))?;
     let clock = Clock::new();
-    let config = Arc::new(config);
     let inbox = Inbox::new();
     let totals = Arc::new(Totals::default());
     let tallies = Tallies::new(&config, &stored, Arc::clone(&totals));
     let store_trouble = store.hindrance().map(str::to_owned);
     let writer = start_writer(store, &config, &inbox)?;
     let (poller, answers, servers) = Poller::new(poll::Setup {
-        config: Arc::clone(&config),
+        config,
         stored,
         listeners: addresses.clone(),
         machine_id: os::machine_id(),
@@ -80,6 +80,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         writer,
         store_trouble,
     });
+    let config = poller.config();
     let first = table(&config, answers, &servers, &[], tallies.table());
     let upstreams = Upstreams::default();
     let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Arc::clone(&upstreams) }));
@@ -160,6 +161,7 @@ fn start_writer(store: Store, config: &Config, inbox: &Inbox<Message>) -> Result
         on_overrides: Box::new(move |rows, ignored| overrides.send(Message::Overrides { rows, ignored })),
         on_trouble: Box::new(move |text| trouble.send(Message::StoreTrouble(text))),
         on_resend: Box::new(move || resend.send(Message::WriteAll)),
+        on_complete: Box::new(os::memory::give_back),
     };
     Writer::start(store, config.server.history, hooks)
         .map_err(|error| Failure::Run(format!("the thread that writes the state file cannot be started: {error}")))

@@ -101,7 +101,7 @@ impl Template {
         };
         let host_text = host.to_string();
         let of = For { name: &self.name, host: &host, host_text: &host_text, port: found.port };
-        let checks: Option<Vec<Check>> = self
+        let checks: Option<Arc<[Check]>> = self
             .checks
             .iter()
             .zip(&self.timeouts)
@@ -133,8 +133,8 @@ impl Template {
     pub fn redis_login(&self) -> Option<RedisLogin> {
         let trial = Found { host: Host::Name("found.invalid".into()), port: Some(1), priority: 1, weight: 1 };
         let candidate = self.build(&trial, &mut Problems::default())?;
-        candidate.checks.into_iter().find_map(|check| match check.kind {
-            CheckKind::Redis(redis) => Some(redis.login),
+        candidate.checks.iter().find_map(|check| match &check.kind {
+            CheckKind::Redis(redis) => Some(redis.login.clone()),
             _ => None,
         })
     }

@@ -4,7 +4,7 @@
 //! name, else `[defaults]`, else `defaults.rs`. What only shows when all of them are put together (a time limit
 //! above the interval in effect, for one) is reported at the stated value that causes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -179,6 +179,41 @@ pub(super) struct Names<'a> {
     pub names: Vec<Name>,
     /// Where each stands.
     pub seen: HashMap<HostName, Spot>,
+    /// What names have in common.
+    pub common: Common,
+}
+
+/// Values that many names have in common, each kept once.
+#[derive(Default)]
+pub(super) struct Common {
+    policies: Recent<Policy>,
+    thresholds: Recent<Thresholds>,
+    paces: Recent<Pace>,
+}
+
+/// The values that came last. Names have few different ones; a file in which all differ costs no search.
+struct Recent<T>(VecDeque<Arc<T>>);
+
+/// Values that are compared with at most.
+const RECENT: usize = 16;
+
+impl<T> Default for Recent<T> {
+    fn default() -> Recent<T> {
+        Recent(VecDeque::new())
+    }
+}
+
+impl<T: PartialEq> Recent<T> {
+    /// The value, shared with the last equal one.
+    fn share(&mut self, value: T) -> Arc<T> {
+        if let Some(known) = self.0.iter().find(|known| ***known == value) {
+            return Arc::clone(known);
+        }
+        self.0.truncate(RECENT - 1);
+        let new = Arc::new(value);
+        self.0.push_front(Arc::clone(&new));
+        new
+    }
 }
 
 /// A name's own settings beside the general ones.
@@ -264,10 +299,10 @@ impl Names<'_> {
         let listed = candidates.len();
         let discover = source.and_then(|source| {
             let template = reader.template(problems)?;
-            Some(Discover { source, template, listed })
+            Some(Box::new(Discover { source, template, listed }))
         });
         if let Some(name) = name.filter(|_| listed > 0 || discover.is_some()) {
-            self.names.push(Name { discover, ..effect.name(name, candidates, fallback, self.ttl) });
+            self.names.push(Name { discover, ..effect.name(name, candidates, fallback, self.ttl, &mut self.common) });
         }
     }
 }
@@ -386,7 +421,7 @@ impl Candidates<'_> {
         table.finish(problems);
         let (host, host_item) = (host?, host_item?);
         let checks = match (check_item, own) {
-            (Some(_), None) => Vec::new(),
+            (Some(_), None) => Arc::from([]),
             (_, own) => self.checks(own.as_deref(), &host, problems),
         };
         Some((Candidate { host, priority, weight, checks }, host_item.spot))
@@ -410,7 +445,7 @@ impl Candidates<'_> {
     }
 
     /// The checks of one candidate: its own, else the name's, else the general ones.
-    fn checks(&self, own: Option<&[Definition]>, host: &Target, problems: &mut Problems) -> Vec<super::Check> {
+    fn checks(&self, own: Option<&[Definition]>, host: &Target, problems: &mut Problems) -> Arc<[super::Check]> {
         let settings = self.effect;
         let named = settings.own.check.as_deref();
         let general = if settings.own.check_failed { None } else { settings.general.check.as_deref() };
@@ -420,17 +455,16 @@ impl Candidates<'_> {
                 let message = "check is missing; allowed: \"http://…\", \"https://…\", \"tcp:PORT\", \"none\" (always up), a table with a type, or a list of these";
                 problems.error(self.spot, self.key, message);
             }
-            return Vec::new();
+            return Arc::from([]);
         };
         let host_text = host.to_string();
         let of = For { name: self.name, host, host_text: &host_text, port: None };
-        definitions
-            .iter()
-            .filter_map(|definition| {
-                let timeout = settings.timeout(Some(definition), self.key, problems);
-                definition.build(of, timeout, problems)
-            })
-            .collect()
+        let build = |definition: &Definition| {
+            let timeout = settings.timeout(Some(definition), self.key, problems);
+            definition.build(of, timeout, problems)
+        };
+        let checks = definitions.iter().filter_map(build).collect();
+        problems.share(checks)
     }
 }
 
@@ -491,25 +525,32 @@ impl InEffect<'_> {
     }
 
     /// Everything put together.
-    fn name(&self, name: HostName, candidates: Vec<Candidate>, fallback: Vec<Target>, ttl: u32) -> Name {
+    fn name(
+        &self,
+        name: HostName,
+        candidates: Vec<Candidate>,
+        fallback: Vec<Target>,
+        ttl: u32,
+        common: &mut Common,
+    ) -> Name {
         let (own, general) = (self.own, self.general);
         let interval = self.interval();
         Name {
             name,
             mode: pick(own.mode, general.mode, defaults::MODE),
-            policy: self.policy(),
-            thresholds: Thresholds {
+            policy: common.policies.share(self.policy()),
+            thresholds: common.thresholds.share(Thresholds {
                 rise: pick(own.rise, general.rise, defaults::RISE),
                 fall: pick(own.fall, general.fall, defaults::FALL),
                 min_success: pick(own.min_success, general.min_success, defaults::MIN_SUCCESS),
-            },
-            pace: Pace {
+            }),
+            pace: common.paces.share(Pace {
                 interval,
                 fast_interval: self.duration(|s| s.fast_interval, defaults::FAST_INTERVAL).min(interval),
                 down_interval: self.duration(|s| s.down_interval, interval),
                 idle_after: self.duration(|s| s.idle_after, defaults::IDLE_AFTER),
                 idle_interval: self.duration(|s| s.idle_interval, defaults::IDLE_INTERVAL),
-            },
+            }),
             candidates,
             discover: None,
             fallback,

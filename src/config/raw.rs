@@ -15,7 +15,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::check::address;
-use super::names::{MAX_TTL, Names, Settings, check_fast};
+use super::names::{Common, MAX_TTL, Names, Settings, check_fast};
 use super::report::Source;
 use super::table::{At, Item, Problems, Spot, Table};
 use super::values;
@@ -61,6 +61,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Report> {
         folder: &folder,
         names: Vec::new(),
         seen: HashMap::new(),
+        common: Common::default(),
     };
     if let (true, Some(item)) = (sound, Table::root(file, document.get_ref()).take("names")) {
         names.read(&item, &mut problems);
@@ -70,7 +71,8 @@ pub(super) fn load(path: &Path) -> Result<Config, Report> {
         read_included(&path, &mut names, &mut problems);
         sources.push(path);
     }
-    let names = names.names;
+    let mut names = names.names;
+    names.shrink_to_fit();
     warn_of_secrets(&mut problems);
     match (parts.server, parts.upstream) {
         (Some((server, _)), Some(upstream)) if problems.is_empty() => {

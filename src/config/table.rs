@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -15,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Source, redact};
 use super::values::{self, DURATION_FORM, show_duration};
-use super::{Problem, Report};
+use super::{Check, Problem, Report};
 
 /// Where a value stands: a file and a range of bytes in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +88,9 @@ pub(super) struct Problems {
     opened: HashMap<PathBuf, Option<String>>,
     /// The first secret in each file.
     secrets: HashMap<u32, (Spot, String)>,
+    /// Lists of checks that candidates have, each once, and the last of them.
+    checks: HashSet<Arc<[Check]>>,
+    last_checks: Option<Arc<[Check]>>,
 }
 
 impl Problems {
@@ -163,6 +167,24 @@ impl Problems {
                 false
             }
         }
+    }
+
+    /// A list of checks, shared with the candidates that have an equal one.
+    pub fn share(&mut self, checks: Vec<Check>) -> Arc<[Check]> {
+        // Mostly a neighbour has the same: comparing is cheaper than hashing.
+        if let Some(last) = self.last_checks.as_ref().filter(|last| ***last == *checks) {
+            return Arc::clone(last);
+        }
+        let shared = match self.checks.get(checks.as_slice()) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new: Arc<[Check]> = checks.into();
+                self.checks.insert(Arc::clone(&new));
+                new
+            }
+        };
+        self.last_checks = Some(Arc::clone(&shared));
+        shared
     }
 
     /// Whether a file can be opened for reading; notes why not.

@@ -58,7 +58,12 @@ impl Tallies {
         Tallies {
             totals,
             totals_before: stored.counters.iter().cloned().collect(),
-            before: stored.names.iter().map(|(row, counters)| (Arc::clone(&row.name), counters.clone())).collect(),
+            before: stored
+                .names
+                .iter()
+                .filter(|(_, counters)| *counters != NameCounters::default())
+                .map(|(row, counters)| (Arc::clone(&row.name), counters.clone()))
+                .collect(),
             current: Shown::new(config, 0),
             replaced: Vec::new(),
             handed: Vec::new(),

@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::conflict::Claim;
+use super::few::Few;
 use super::machine::{Health, Transition, observe};
 use super::overrides::Effect;
 use super::rank::{Input, Standing};
 use super::schedule::TargetId;
-use super::{
-    CandidateSpec, CheckResult, EndpointRecord, Host, LatencyOf, NameSpec, Outcome, Pace, Policy, State, Time,
-};
+use super::{CandidateSpec, CheckResult, EndpointRecord, LatencyOf, NameSpec, Outcome, Pace, Policy, State, Time};
 
 /// Intervals without a real result after which nothing is known of an address any more.
 const STALE_INTERVALS: u32 = 3;
@@ -29,19 +28,13 @@ pub(super) struct Endpoint {
     /// Where it is.
     pub(super) address: IpAddr,
     /// Its checks; empty = `none`, always up.
-    pub(super) checks: Vec<EndpointCheck>,
-    /// The checks in words.
-    pub(super) definition: Arc<str>,
+    pub(super) checks: Few<EndpointCheck>,
     /// Up, down, numbers.
     pub(super) health: Health,
     /// Unknown, but in the stored answer.
     pub(super) keeps_place: bool,
     /// Over `max_latency`.
     pub(super) over_limit: bool,
-    /// What an `exec` check reported last.
-    pub(super) reported_priority: Option<Option<u32>>,
-    /// What operators say.
-    pub(super) effect: Effect,
     /// When a look-up last gave it.
     pub(super) resolved_at: Option<Time>,
     /// Its host no longer resolves.
@@ -60,13 +53,53 @@ pub(super) struct Endpoint {
     pub(super) standing: Standing,
     /// Changed since the last records were taken.
     pub(super) dirty: bool,
-    /// What went wrong last.
-    pub(super) last_error: Option<Arc<str>>,
     last_outcome: Option<Outcome>,
-    certificate_days: Option<i64>,
-    times_ms: [Option<f64>; 3],
-    counts: [u64; 7],
+    times_ms: [Millis; 3],
+    passed: u64,
     round: Round,
+    /// `None` = nothing of it applies.
+    rare: Option<Box<Rare>>,
+}
+
+/// What most addresses have nothing of. Apart from the rest, which is there fifty thousand times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rare {
+    effect: Effect,
+    reported_priority: Option<Option<u32>>,
+    last_error: Option<Arc<str>>,
+    certificate_days: Option<i64>,
+    /// Results other than the first of [`Outcome::ALL`].
+    others: [u64; OTHERS],
+}
+
+/// Outcomes other than [`Outcome::Ok`].
+const OTHERS: usize = Outcome::ALL.len() - 1;
+
+/// What applies to most addresses.
+const NOTHING_RARE: &Rare = &Rare {
+    effect: Effect { drained: None, forced: false },
+    reported_priority: None,
+    last_error: None,
+    certificate_days: None,
+    others: [0; OTHERS],
+};
+
+/// Milliseconds, if they are known: NaN says no, in half the place of an `Option`.
+#[derive(Clone, Copy, Debug)]
+struct Millis(f64);
+
+impl Millis {
+    const UNKNOWN: Millis = Millis(f64::NAN);
+
+    fn get(self) -> Option<f64> {
+        Some(self.0).filter(|ms| !ms.is_nan())
+    }
+}
+
+impl From<Option<f64>> for Millis {
+    fn from(ms: Option<f64>) -> Millis {
+        ms.map_or(Millis::UNKNOWN, Millis)
+    }
 }
 
 /// One of an endpoint's checks.
@@ -78,10 +111,14 @@ pub(super) struct EndpointCheck {
 }
 
 /// What was heard since the last observation.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Round {
     failed: bool,
-    sample_ms: Option<f64>,
+    sample_ms: Millis,
+}
+
+impl Round {
+    const NEW: Round = Round { failed: false, sample_ms: Millis::UNKNOWN };
 }
 
 impl EndpointCheck {
@@ -99,13 +136,10 @@ impl Endpoint {
         Endpoint {
             candidate,
             address,
-            checks: Vec::new(),
-            definition: definition(spec),
+            checks: Few::default(),
             health: Health { state, since: now, ..Health::default() },
             keeps_place: false,
             over_limit: false,
-            reported_priority: None,
-            effect: Effect::default(),
             resolved_at: None,
             stale: false,
             last_check: None,
@@ -115,13 +149,47 @@ impl Endpoint {
             chosen: false,
             standing: Standing::NeverChecked,
             dirty: true,
-            last_error: None,
             last_outcome: None,
-            certificate_days: None,
-            times_ms: [None; 3],
-            counts: [0; 7],
-            round: Round::default(),
+            times_ms: [Millis::UNKNOWN; 3],
+            passed: 0,
+            round: Round::NEW,
+            rare: None,
         }
+    }
+
+    /// What operators say.
+    pub(super) fn effect(&self) -> &Effect {
+        &self.rare().effect
+    }
+
+    /// Operators say something else.
+    pub(super) fn set_effect(&mut self, effect: Effect) {
+        self.rare_mut().effect = effect;
+    }
+
+    /// What an `exec` check reported last.
+    pub(super) fn reported_priority(&self) -> Option<Option<u32>> {
+        self.rare().reported_priority
+    }
+
+    /// What went wrong last.
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.rare().last_error.as_deref()
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(NOTHING_RARE)
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(|| Box::new(NOTHING_RARE.clone()))
+    }
+
+    /// Results so far, by [`Outcome::ALL`].
+    fn counts(&self) -> [u64; Outcome::ALL.len()] {
+        let mut counts = [self.passed; Outcome::ALL.len()];
+        counts[1..].copy_from_slice(&self.rare().others);
+        counts
     }
 
     /// Takes in a result of one of its checks. Whether an observation came of it, and what it changed.
@@ -138,16 +206,18 @@ impl Endpoint {
         }
         let success = result.outcome == Outcome::Ok;
         if success && let Some(priority) = result.priority {
-            self.reported_priority = Some(priority);
+            self.rare_mut().reported_priority = Some(priority);
         }
-        self.certificate_days = result.certificate_days.or(self.certificate_days);
+        if let Some(days) = result.certificate_days {
+            self.rare_mut().certificate_days = Some(days);
+        }
         self.round.failed |= !success;
         if success && self.checks.first().is_some_and(|first| first.target == target) {
-            self.round.sample_ms = Some(sample_ms(result, spec.policy.latency));
-            self.times_ms = [result.connect, result.first_byte, Some(result.total)].map(|time| time.map(as_ms));
+            self.round.sample_ms = Millis(sample_ms(result, spec.policy.latency));
+            self.times_ms = [result.connect, result.first_byte, Some(result.total)].map(|time| time.map(as_ms).into());
         }
         if !success {
-            self.last_error = Some(result.error.as_deref().unwrap_or(result.outcome.as_str()).into());
+            self.rare_mut().last_error = Some(result.error.as_deref().unwrap_or(result.outcome.as_str()).into());
         }
         for check in self.checks.iter_mut().filter(|check| check.target == target) {
             check.heard = true;
@@ -161,18 +231,19 @@ impl Endpoint {
     /// Counts a result and nothing else: it says nothing about the candidate.
     pub(super) fn count(&mut self, result: &CheckResult) {
         self.dirty = true;
-        if let Some(at) = Outcome::ALL.iter().position(|outcome| *outcome == result.outcome) {
-            self.counts[at] += 1;
+        match Outcome::ALL[1..].iter().position(|outcome| *outcome == result.outcome) {
+            Some(at) => self.rare_mut().others[at] += 1,
+            None => self.passed += 1,
         }
         self.last_outcome = Some(result.outcome);
     }
 
     fn observe(&mut self, spec: &NameSpec, now: Time) -> Option<Transition> {
-        let round = std::mem::take(&mut self.round);
-        for check in &mut self.checks {
+        let round = std::mem::replace(&mut self.round, Round::NEW);
+        for check in self.checks.iter_mut() {
             check.heard = false;
         }
-        let sample = round.sample_ms.filter(|_| !round.failed);
+        let sample = round.sample_ms.get().filter(|_| !round.failed);
         let (health, transition) = observe(&self.health, !round.failed, sample, &spec.thresholds, now);
         self.health = health;
         self.last_check = Some(now);
@@ -193,8 +264,8 @@ impl Endpoint {
         let was_good = self.health.state == State::Up || self.keeps_place;
         self.keeps_place = self.chosen && was_good;
         self.health = self.health.forgotten(resumes, now);
-        self.round = Round::default();
-        for check in &mut self.checks {
+        self.round = Round::NEW;
+        for check in self.checks.iter_mut() {
             check.heard = false;
         }
         self.dirty = true;
@@ -210,7 +281,7 @@ impl Endpoint {
     pub(super) fn claim(&self) -> Claim {
         Claim {
             address: self.address,
-            up: self.health.state == State::Up && self.effect.drained.is_none(),
+            up: self.health.state == State::Up && self.effect().drained.is_none(),
             passed: self.last_outcome == Some(Outcome::Ok),
             heard: self.health.state != State::Unknown,
         }
@@ -232,12 +303,12 @@ impl Endpoint {
             host: &candidate.host,
             address: self.address,
             position: self.candidate,
-            priority: self.reported_priority.unwrap_or(Some(candidate.priority)),
+            priority: self.reported_priority().unwrap_or(Some(candidate.priority)),
             weight: candidate.weight,
             state: self.health.state,
             since: self.health.since,
-            forced: self.effect.forced,
-            drained: self.effect.drained.as_deref(),
+            forced: self.effect().forced,
+            drained: self.effect().drained.as_deref(),
             checked: self.last_check.is_some(),
             keeps_place: self.keeps_place,
             over_limit: self.over_limit,
@@ -248,13 +319,13 @@ impl Endpoint {
     }
 
     /// As the state file keeps it.
-    pub(super) fn record(&self, name: &Arc<str>, host: &Host) -> EndpointRecord {
-        let health = &self.health;
+    pub(super) fn record(&self, name: &Arc<str>, candidate: &CandidateSpec) -> EndpointRecord {
+        let (health, rare) = (&self.health, self.rare());
         EndpointRecord {
             name: Arc::clone(name),
-            host: host.clone(),
+            host: candidate.host.clone(),
             address: self.address,
-            definition: Arc::clone(&self.definition),
+            definition: definition(candidate),
             state: health.state,
             since: health.since,
             successes: health.successes,
@@ -263,34 +334,37 @@ impl Endpoint {
             window_len: health.window_len,
             latency_ms: health.latency_ms,
             deviation_ms: health.deviation_ms,
-            connect_ms: self.times_ms[0],
-            first_byte_ms: self.times_ms[1],
-            total_ms: self.times_ms[2],
+            connect_ms: self.times_ms[0].get(),
+            first_byte_ms: self.times_ms[1].get(),
+            total_ms: self.times_ms[2].get(),
             last_check: self.last_check,
             last_outcome: self.last_outcome,
-            last_error: self.last_error.as_deref().map(str::to_owned),
+            last_error: self.last_error().map(str::to_owned),
             interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
             stale: self.stale,
             resolved_at: self.resolved_at,
             rank: self.rank,
             chosen: self.chosen,
             standing: self.standing.to_string(),
-            certificate_days: self.certificate_days,
-            counts: self.counts,
+            certificate_days: rare.certificate_days,
+            counts: self.counts(),
             keeps_place: self.keeps_place,
             over_limit: self.over_limit,
-            reported_priority: self.reported_priority,
-            drained: self.effect.drained.clone(),
-            forced: self.effect.forced,
+            reported_priority: rare.reported_priority,
+            drained: rare.effect.drained.clone(),
+            forced: rare.effect.forced,
         }
     }
 
     /// Takes over what the state file kept. What is too old, from the future, or of another check orders the
     /// answers and counts as unknown.
-    pub(super) fn restore(&mut self, record: &EndpointRecord, policy: &Policy, now: Time) {
-        self.counts = record.counts;
+    pub(super) fn restore(&mut self, record: &EndpointRecord, candidate: &CandidateSpec, policy: &Policy, now: Time) {
+        let [passed, others @ ..] = record.counts;
+        self.passed = passed;
+        let mut rare = Rare { others, effect: self.effect().clone(), ..NOTHING_RARE.clone() };
         (self.rank, self.chosen) = (record.rank, record.chosen);
         if self.checks.is_empty() {
+            self.rare = Some(rare).filter(|rare| rare != NOTHING_RARE).map(Box::new);
             return;
         }
         self.health = Health {
@@ -304,20 +378,20 @@ impl Endpoint {
             deviation_ms: record.deviation_ms,
             resumes: false,
         };
-        self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms];
+        self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms].map(Millis::from);
         self.last_check = record.last_check;
         self.last_outcome = record.last_outcome;
-        self.last_error = record.last_error.as_deref().map(Arc::from);
+        rare.last_error = record.last_error.as_deref().map(Arc::from);
         self.over_limit = record.over_limit;
         self.keeps_place = record.keeps_place;
-        self.reported_priority = record.reported_priority;
         self.interval = Duration::from_millis(record.interval_ms);
         self.told = Some(record.state).filter(|state| *state != State::Unknown);
-        let same = self.definition == record.definition;
-        self.certificate_days = record.certificate_days;
-        if !same {
-            (self.reported_priority, self.certificate_days) = (None, None);
+        let same = definition(candidate) == record.definition;
+        if same {
+            rare.reported_priority = record.reported_priority;
+            rare.certificate_days = record.certificate_days;
         }
+        self.rare = Some(rare).filter(|rare| rare != NOTHING_RARE).map(Box::new);
         let recent = self.stale_at().is_some_and(|end| now < end) && record.last_check.is_some_and(|last| last <= now);
         if !same || !recent {
             let since = self.health.since;
@@ -328,7 +402,7 @@ impl Endpoint {
 
     /// The latency is another of the check's times from now on.
     pub(super) fn change_latency(&mut self, latency: LatencyOf) {
-        let [connect, first_byte, total] = self.times_ms;
+        let [connect, first_byte, total] = self.times_ms.map(Millis::get);
         let last = match latency {
             LatencyOf::Connect => connect.or(total),
             LatencyOf::FirstByte => first_byte.or(total),
@@ -341,7 +415,7 @@ impl Endpoint {
 
 /// A candidate's checks in words.
 fn definition(spec: &CandidateSpec) -> Arc<str> {
-    match spec.checks.as_slice() {
+    match &*spec.checks {
         [check] => Arc::clone(&check.definition),
         checks => checks.iter().map(|check| &*check.definition).collect::<Vec<_>>().join("; ").into(),
     }

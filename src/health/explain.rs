@@ -153,6 +153,8 @@ fn list(addresses: &[IpAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::health::world::{World, found, ok, refused, spec};
     use crate::health::{Override, OverrideKind, Select, Time};
@@ -218,10 +220,10 @@ mod tests {
             for orders in &orders {
                 for candidates in [&["a.example", "b.example", "10.0.0.3"][..], &["b.example"], &["missing.example"]] {
                     let mut api = spec("api.example", candidates);
-                    api.policy.select = select;
+                    Arc::make_mut(&mut api.policy).select = select;
                     agrees(&api, orders, 25);
                     // All that are up claim the one role: one is answered and the others are left out.
-                    let checks = api.candidates.iter_mut().flat_map(|candidate| &mut candidate.checks);
+                    let checks = api.candidates.iter_mut().flat_map(|candidate| Arc::make_mut(&mut candidate.checks));
                     checks.for_each(|check| check.exclusive = true);
                     agrees(&api, orders, 25);
                 }

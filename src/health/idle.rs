@@ -25,7 +25,7 @@ impl Roster {
         entry.last_asked = at;
         if was_idle {
             let targets: Vec<TargetId> =
-                entry.endpoints.iter().flat_map(|endpoint| &endpoint.checks).map(|check| check.target).collect();
+                entry.endpoints.iter().flat_map(|endpoint| endpoint.checks.iter()).map(|check| check.target).collect();
             for target in targets {
                 self.run_now(target, now);
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::decide::Plan;
 use super::events::utc;
 use super::roster::{Roster, Timer};
-use super::schedule::TargetId;
+use super::targets::Target;
 use super::{Event, EventKind, Host, State, Time};
 
 /// The longest that answers are held: after it, what fails is taken to be down wherever the fault is.
@@ -134,12 +134,12 @@ impl LocalFault {
 
 impl Roster {
     /// Whether a failure of an address counts: not drained, not down before.
-    pub(super) fn counts(&self, address: IpAddr, users: &BTreeSet<(usize, usize)>) -> bool {
+    pub(super) fn counts(&self, address: IpAddr, users: &[(usize, usize)]) -> bool {
         users.iter().any(|&(name, candidate)| {
             let endpoints = self.names.get(name).map(|name| name.endpoints.as_slice()).unwrap_or_default();
             endpoints.iter().any(|e| {
                 let own = e.candidate == candidate && e.address == address;
-                own && e.effect.drained.is_none() && e.health.state != State::Down
+                own && e.effect().drained.is_none() && e.health.state != State::Down
             })
         })
     }
@@ -147,27 +147,38 @@ impl Roster {
     /// Whether an address has a say now: by its state, or since it proved a working path a moment ago, even
     /// by refusing.
     fn address_counts(&self, address: IpAddr, now: Time, window: Duration) -> bool {
-        let mut targets = self.by_address.get(&address).into_iter().flatten().filter_map(|id| self.targets.get(id));
-        targets
+        self.witnesses(address)
             .any(|target| target.proof.is_some_and(|at| now.since(at) <= window) || self.counts(address, &target.users))
+    }
+
+    /// The targets of an address whose results speak about this host's network.
+    fn witnesses(&self, address: IpAddr) -> impl Iterator<Item = &Target> {
+        let all = self.target_ids.range((address, 0)..=(address, u32::MAX)).filter_map(|(_, id)| self.targets.get(id));
+        all.filter(|target| target.is_witness)
+    }
+
+    /// Every address that has such a target, from one on.
+    fn witness_addresses(&self, from: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
+        let range = from.map_or(Bound::Unbounded, |address| Bound::Included((address, 0)));
+        let targets = self.target_ids.range((range, Bound::Unbounded));
+        let witnesses = targets.filter(|(_, id)| self.targets.get(id).is_some_and(|target| target.is_witness));
+        let mut last = None;
+        witnesses.map(|((address, _), _)| *address).filter(move |address| last.replace(*address) != Some(*address))
     }
 
     pub(super) fn silent_failure(&mut self, address: IpAddr, took: Duration, now: Time) {
         let window = self.longest_interval.mul_f64(1.1) + took;
         let mut fault = std::mem::take(&mut self.fault);
         let next = |from: Option<IpAddr>, unheard: &dyn Fn(IpAddr) -> bool| {
-            let range = from.map_or(Bound::Unbounded, Bound::Included);
-            let mut rest = self.by_address.range((range, Bound::Unbounded)).map(|(address, _)| *address);
-            rest.find(|&other| unheard(other) && self.address_counts(other, now, window))
+            self.witness_addresses(from).find(|&other| unheard(other) && self.address_counts(other, now, window))
         };
         let all = || {
-            let addresses = self.by_address.iter();
-            let witness = |(address, ids): (&IpAddr, &Vec<TargetId>)| Witness {
-                address: *address,
-                hosts: self.hosts_of(ids),
-                counts: self.address_counts(*address, now, window),
+            let witness = |address| Witness {
+                address,
+                hosts: self.hosts_of(address),
+                counts: self.address_counts(address, now, window),
             };
-            addresses.map(witness).collect()
+            self.witness_addresses(None).map(witness).collect()
         };
         let here = fault.silent_failure(address, now, window, next, all);
         self.fault = fault;
@@ -176,8 +187,8 @@ impl Roster {
         }
     }
 
-    fn hosts_of(&self, targets: &[TargetId]) -> Vec<Host> {
-        let users = targets.iter().filter_map(|id| self.targets.get(id)).flat_map(|target| &target.users);
+    fn hosts_of(&self, address: IpAddr) -> Vec<Host> {
+        let users = self.witnesses(address).flat_map(|target| target.users.iter());
         let hosts: BTreeSet<&Host> = users
             .filter_map(|&(name, candidate)| self.names.get(name)?.spec.candidates.get(candidate))
             .map(|candidate| &candidate.host)
@@ -193,12 +204,12 @@ impl Roster {
                 continue;
             }
             for family in &mut name.families {
-                let before = family.before_episode.take().filter(|(kept, _)| Some(*kept) == episode);
-                let plan = before.map_or_else(|| family.plan.clone(), |(_, plan)| plan);
-                family.held = family.decided.then_some(plan);
+                let before = family.before_episode.take().filter(|kept| Some(kept.0) == episode);
+                let plan = before.map_or_else(|| family.plan.clone(), |kept| kept.1);
+                family.held = family.decided.then(|| Box::new(plan));
             }
             let held: Vec<IpAddr> =
-                name.families.iter().filter_map(|family| family.held.as_ref()).flat_map(Plan::addresses).collect();
+                name.families.iter().filter_map(|family| family.held.as_deref()).flat_map(Plan::addresses).collect();
             for endpoint in &mut name.endpoints {
                 if !self.fault.involves(endpoint.address) || endpoint.checks.is_empty() {
                     continue;

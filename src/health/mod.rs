@@ -15,6 +15,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod explain;
+mod few;
 pub mod hash;
 mod idle;
 mod local_fault;
@@ -325,12 +326,12 @@ pub struct Policy {
 pub struct NameSpec {
     /// Lower case, no trailing dot; a wildcard begins with `*.`.
     pub name: Arc<str>,
-    /// How candidates are preferred.
-    pub policy: Policy,
+    /// How candidates are preferred. One value for all names with the same, as are the next two.
+    pub policy: Arc<Policy>,
     /// When they go up and down.
-    pub thresholds: Thresholds,
+    pub thresholds: Arc<Thresholds>,
     /// How often they are checked.
-    pub pace: Pace,
+    pub pace: Arc<Pace>,
     /// At most this long between look-ups of a candidate's name.
     pub resolve_interval: Duration,
     /// How long the addresses of a name that stopped resolving are kept.
@@ -346,7 +347,7 @@ pub struct NameSpec {
 impl NameSpec {
     /// Whether only one address can be the right one.
     pub(crate) fn wants_the_one(&self) -> bool {
-        self.candidates.iter().flat_map(|candidate| &candidate.checks).any(|check| check.exclusive)
+        self.candidates.iter().flat_map(|candidate| &*candidate.checks).any(|check| check.exclusive)
     }
 }
 
@@ -359,8 +360,8 @@ pub struct CandidateSpec {
     pub priority: u32,
     /// Share in round robin and latency groups (0..=100).
     pub weight: u32,
-    /// All must pass; the first one's time is the latency. Never empty.
-    pub checks: Vec<CheckRef>,
+    /// All must pass; the first one's time is the latency. Never empty. One list for all candidates with the same.
+    pub checks: Arc<[CheckRef]>,
 }
 
 /// Whether an address answers.

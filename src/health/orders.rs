@@ -221,8 +221,8 @@ impl Roster {
         for endpoint in endpoints {
             let Some(candidate) = spec.candidates.get(endpoint.candidate) else { continue };
             let effect = self.overrides.effect(&spec.name, &candidate.host, endpoint.address, record);
-            if effect != endpoint.effect {
-                endpoint.effect = effect;
+            if effect != *endpoint.effect() {
+                endpoint.set_effect(effect);
                 endpoint.dirty = true;
                 self.dirty.insert(index);
                 self.unwritten.insert(index);

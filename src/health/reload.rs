@@ -31,6 +31,7 @@ impl Roster {
         self.unwritten.clear();
         self.longest_interval = longest_interval(&specs);
         self.resting = (0..specs.len()).filter(|&index| !specs[index].pace.idle_after.is_zero()).collect();
+        self.names.reserve_exact(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
             let before = old.remove(&spec.name);
             self.index.insert(Arc::clone(&spec.name), index);
@@ -90,7 +91,7 @@ impl Roster {
         };
         self.lookups.configure(wants, now);
         let targets: Vec<_> =
-            self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
+            self.names[index].endpoints.iter().flat_map(|e| e.checks.iter()).map(|check| check.target).collect();
         for target in &targets {
             if let Some(target) = self.targets.get_mut(target) {
                 target.users.retain(|(name, _)| *name != index);
@@ -114,7 +115,7 @@ impl Roster {
             self.watch_hold(host, now);
         }
         let targets: Vec<_> =
-            self.names[index].endpoints.iter().flat_map(|e| &e.checks).map(|check| check.target).collect();
+            self.names[index].endpoints.iter().flat_map(|e| e.checks.iter()).map(|check| check.target).collect();
         for target in targets {
             self.hasten(target, now);
         }
@@ -143,7 +144,7 @@ impl Roster {
     /// Numbers of the checks that any candidate has.
     pub fn checks_in_use(&self) -> HashSet<u32> {
         let candidates = self.names.iter().flat_map(|name| &name.spec.candidates);
-        candidates.flat_map(|candidate| &candidate.checks).map(|check| check.id).collect()
+        candidates.flat_map(|candidate| &*candidate.checks).map(|check| check.id).collect()
     }
 
     /// Warm start: to be called once, after the first `configure`.
@@ -188,7 +189,8 @@ impl Roster {
             e.address == record.address && candidates.get(e.candidate).is_some_and(|c| c.host == record.host)
         };
         let Some(endpoint) = name.endpoints.iter_mut().find(same) else { return };
-        endpoint.restore(record, &name.spec.policy, now);
+        let Some(candidate) = candidates.get(endpoint.candidate) else { return };
+        endpoint.restore(record, candidate, &name.spec.policy, now);
         name.cold &= record.last_check.is_none();
         if endpoint.health.state == State::Unknown {
             return;
@@ -264,6 +266,8 @@ impl Roster {
                 name.endpoints.push(endpoint);
             }
         }
+        // As large as it is, fifty thousand times.
+        name.endpoints.shrink_to_fit();
         self.removed.extend(old.into_iter().flatten().filter_map(|e| {
             Some((Arc::clone(&name.spec.name), old_spec.candidates.get(e.candidate)?.host.clone(), e.address))
         }));
@@ -318,7 +322,7 @@ impl Roster {
             wanted.is_none_or(|wanted| wanted.contains(&endpoint.address))
         };
         for endpoint in endpoints.extract_if(.., |endpoint| !stays(endpoint)) {
-            for check in &endpoint.checks {
+            for check in endpoint.checks.iter() {
                 self.detach(check.target, (index, endpoint.candidate));
             }
             let spec = &self.names[index].spec;
@@ -340,6 +344,7 @@ impl Roster {
             }
         }
         endpoints.sort_by_key(|endpoint| endpoint.candidate);
+        endpoints.shrink_to_fit();
         self.names[index].endpoints = endpoints;
         self.attach_all(index, now);
         self.apply_effects_to(index);

@@ -21,7 +21,7 @@ use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
 use super::resolution::{LookupJob, LookupResult, Lookups};
 use super::schedule::{CheckJob, Queue, TargetId, is_late};
-use super::targets::{Target, is_loopback};
+use super::targets::Target;
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
 /// Everything that is known about every configured name.
@@ -51,9 +51,8 @@ pub struct Roster {
     pub(super) removed_names: Vec<Arc<str>>,
     pub(super) started: Option<Time>,
     pub(super) targets: HashMap<TargetId, Target>,
-    pub(super) target_ids: HashMap<(IpAddr, u32), TargetId>,
-    /// Targets that speak about this host's network, by address.
-    pub(super) by_address: BTreeMap<IpAddr, Vec<TargetId>>,
+    /// By address and check.
+    pub(super) target_ids: BTreeMap<(IpAddr, u32), TargetId>,
     pub(super) queue: Queue<TargetId>,
     pub(super) last_target: u64,
     late: u64,
@@ -89,9 +88,9 @@ pub(super) struct FamilyState {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) last_good: Vec<IpAddr>,
     /// The plan from before an episode of silent failures.
-    pub(super) before_episode: Option<(u64, Plan)>,
+    pub(super) before_episode: Option<Box<(u64, Plan)>>,
     /// What is held while the fault is taken to be here.
-    pub(super) held: Option<Plan>,
+    pub(super) held: Option<Box<Plan>>,
     /// Decided at least once, in this process or the last.
     pub(super) decided: bool,
     pub(super) unwritten: bool,
@@ -195,7 +194,7 @@ impl Roster {
             let Some(target) = self.targets.get_mut(&id) else { continue };
             target.running = true;
             target.due = due;
-            jobs.push(CheckJob { target: id, check: target.check.id, address: target.address });
+            jobs.push(CheckJob { target: id, check: target.check, address: target.address });
         }
         jobs
     }
@@ -209,8 +208,8 @@ impl Roster {
         let began = Time(now.0.saturating_sub(u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX)));
         self.late += u64::from(is_late(target.due, began, target.interval));
         let address = target.address;
-        let speaks = target.check.own_address && !is_loopback(address) && result.outcome != Outcome::LocalError;
-        let users = std::mem::take(&mut target.users);
+        let speaks = target.is_witness && result.outcome != Outcome::LocalError;
+        let users = target.users.take();
         let silent = speaks && result.silent && result.outcome != Outcome::Ok;
         if speaks {
             target.proof = (!silent).then_some(now);
@@ -219,7 +218,7 @@ impl Roster {
             self.network_works(now, &format!("a check of {address} got through"));
         }
         let counts = silent && self.counts(address, &users);
-        for &(name, candidate) in &users {
+        for &(name, candidate) in users.iter() {
             self.apply_to_endpoint(id, (name, candidate, address), result, silent, now);
         }
         if let Some(target) = self.targets.get_mut(&id) {
@@ -300,8 +299,8 @@ impl Roster {
             ..Summary::default()
         };
         for name in &self.names {
-            let fit = |endpoint: &Endpoint| endpoint.effect.forced || endpoint.health.state == State::Up;
-            let any = name.endpoints.iter().any(|endpoint| fit(endpoint) && endpoint.effect.drained.is_none());
+            let fit = |endpoint: &Endpoint| endpoint.effect().forced || endpoint.health.state == State::Up;
+            let any = name.endpoints.iter().any(|endpoint| fit(endpoint) && endpoint.effect().drained.is_none());
             summary.names_without_fit += usize::from(!any);
             for endpoint in &name.endpoints {
                 match endpoint.health.state {
@@ -347,9 +346,9 @@ impl Roster {
             endpoint.count(result);
             return;
         }
-        let priority = endpoint.reported_priority;
+        let priority = endpoint.reported_priority();
         let observed = endpoint.apply(id, result, &name.spec, now);
-        if observed.is_some() || endpoint.reported_priority != priority || name.spec.wants_the_one() {
+        if observed.is_some() || endpoint.reported_priority() != priority || name.spec.wants_the_one() {
             self.dirty.insert(name_index);
         }
         if let Some(Some(transition)) = observed {
@@ -435,7 +434,7 @@ fn state_event(
     now: Time,
 ) -> Option<Event> {
     let endpoint = name.endpoints.iter().find(|e| e.candidate == candidate && e.address == address)?;
-    let reason = transition_reason(transition, endpoint.last_error.as_deref());
+    let reason = transition_reason(transition, endpoint.last_error());
     let mut event = Event::new(now, EventKind::State, reason);
     event.name = Some(Arc::clone(&name.spec.name));
     event.host = name.spec.candidates.get(candidate).map(|candidate| candidate.host.clone());

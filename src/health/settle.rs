@@ -39,7 +39,7 @@ impl Roster {
             let changed = !state.decided || state.plan != new.plan || state.basis != new.basis;
             let error = |address| {
                 let endpoint = name.endpoints.iter().find(|endpoint| endpoint.address == address)?;
-                endpoint.last_error.as_deref().map(str::to_owned)
+                endpoint.last_error().map(str::to_owned)
             };
             changed.then(|| view.reason(family, new, error))
         });
@@ -106,7 +106,7 @@ impl Roster {
             for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.dirty) {
                 endpoint.dirty = false;
                 if let Some(candidate) = spec.candidates.get(endpoint.candidate) {
-                    records.endpoints.push(endpoint.record(&spec.name, &candidate.host));
+                    records.endpoints.push(endpoint.record(&spec.name, candidate));
                 }
             }
             for (family, state) in Family::BOTH.into_iter().zip(families) {
@@ -184,7 +184,7 @@ impl Roster {
             looked_up: Family::BOTH.map(|family| self.looked_up(name, family)),
             fallback: Family::BOTH.map(|family| self.fallback(name, family)),
             pin: self.pin(name),
-            held: [v4.held.as_ref(), v6.held.as_ref()],
+            held: [v4.held.as_deref(), v6.held.as_deref()],
         }
     }
 
@@ -223,7 +223,7 @@ impl Roster {
     /// A name is cold until something of it passed or everything failed.
     fn warm_up(&mut self, index: usize) -> bool {
         let name = &self.names[index];
-        let passed = name.endpoints.iter().any(|e| e.health.state == State::Up || e.effect.forced);
+        let passed = name.endpoints.iter().any(|e| e.health.state == State::Up || e.effect().forced);
         let resolved = name.hosts().all(|host| self.lookups.get(host).is_some_and(|entry| entry.finished));
         let heard = name.endpoints.iter().all(|e| e.health.state != State::Unknown);
         let found = !self.discovering.contains(&name.spec.name);
@@ -273,9 +273,9 @@ impl Roster {
         let differs = state.plan != answered.plan;
         let before = std::mem::replace(&mut state.plan, answered.plan.clone());
         if let Some(episode) = episode.filter(|_| differs)
-            && state.before_episode.as_ref().is_none_or(|(kept, _)| *kept != episode)
+            && state.before_episode.as_ref().is_none_or(|kept| kept.0 != episode)
         {
-            state.before_episode = Some((episode, before.clone()));
+            state.before_episode = Some(Box::new((episode, before.clone())));
         }
         state.basis = answered.basis;
         state.unwritten = true;

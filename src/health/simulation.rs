@@ -3,6 +3,7 @@
 //! tables that `docs/ranking.md` explains; `HAR_SIM_SEED` replays a world.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Time;
@@ -117,8 +118,8 @@ fn run(noise: Noise, seed: u64) -> Vec<Book> {
     let last: std::rc::Rc<std::cell::RefCell<[Option<f64>; ADDRESSES]>> = Default::default();
     let heard = std::rc::Rc::clone(&last);
     let mut spec = spec("api.example", &hosts);
-    spec.pace.interval = Duration::from_secs(5);
-    spec.pace.down_interval = Duration::from_secs(5);
+    Arc::make_mut(&mut spec.pace).interval = Duration::from_secs(5);
+    Arc::make_mut(&mut spec.pace).down_interval = Duration::from_secs(5);
     let script = move |address: IpAddr, _: u32, now: Time| {
         let result = sample(noise, seed, which(address), now);
         heard.borrow_mut()[which(address)] = result;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
+use super::few::Few;
 use super::roster::Roster;
 use super::schedule::{TargetId, jittered, next_slot};
 use super::{CheckRef, Time};
@@ -16,9 +17,12 @@ use super::{CheckRef, Time};
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) address: IpAddr,
-    pub(super) check: CheckRef,
-    /// Names and their candidates.
-    pub(super) users: BTreeSet<(usize, usize)>,
+    /// [`CheckRef::id`]
+    pub(super) check: u32,
+    /// Its results say something about this host's network.
+    pub(super) is_witness: bool,
+    /// Names and their candidates, in order.
+    pub(super) users: Few<(usize, usize)>,
     pub(super) due: Time,
     pub(super) interval: Duration,
     pub(super) turn: u64,
@@ -30,6 +34,7 @@ pub(super) struct Target {
     /// Ran out of turn: its next run goes to this host's place in the interval.
     pub(super) align: bool,
 }
+
 impl Roster {
     /// The target of a check of an address, if anything uses it.
     pub fn target_of(&self, address: IpAddr, check: u32) -> Option<TargetId> {
@@ -39,7 +44,7 @@ impl Roster {
     /// Lets go of all users, to be attached again.
     pub(super) fn detach_all(&mut self) {
         for target in self.targets.values_mut() {
-            target.users.clear();
+            target.users.take();
         }
     }
 
@@ -47,7 +52,7 @@ impl Roster {
     pub(super) fn attach(&mut self, user: (usize, usize), address: IpAddr, check: &CheckRef, now: Time) -> TargetId {
         if let Some(&id) = self.target_ids.get(&(address, check.id)) {
             if let Some(target) = self.targets.get_mut(&id) {
-                target.users.insert(user);
+                target.users.insert_in_order(user);
             }
             return id;
         }
@@ -55,8 +60,9 @@ impl Roster {
         let id = TargetId(self.last_target);
         let target = Target {
             address,
-            check: check.clone(),
-            users: BTreeSet::from([user]),
+            check: check.id,
+            is_witness: check.own_address && !is_loopback(address),
+            users: Few::One(user),
             due: now,
             interval: Duration::from_secs(1),
             turn: 0,
@@ -67,9 +73,6 @@ impl Roster {
         };
         self.targets.insert(id, target);
         self.target_ids.insert((address, check.id), id);
-        if check.own_address && !is_loopback(address) {
-            self.by_address.entry(address).or_default().push(id);
-        }
         self.queue.set(id, now);
         id
     }
@@ -77,14 +80,14 @@ impl Roster {
     /// Takes a user from a target.
     pub(super) fn detach(&mut self, id: TargetId, user: (usize, usize)) {
         if let Some(target) = self.targets.get_mut(&id) {
-            target.users.remove(&user);
+            target.users.retain(|other| *other != user);
             self.drop_unused(id);
         }
     }
 
     /// Whether results of a target go to a user.
     pub(super) fn is_user(&self, id: TargetId, user: (usize, usize)) -> bool {
-        self.targets.get(&id).is_some_and(|target| target.users.contains(&user))
+        self.targets.get(&id).is_some_and(|target| target.users.binary_search(&user).is_ok())
     }
 
     /// Drops every target without users.
@@ -97,13 +100,7 @@ impl Roster {
 
     pub(super) fn drop_unused(&mut self, id: TargetId) {
         let Some(target) = self.targets.get(&id).filter(|target| target.users.is_empty()) else { return };
-        self.target_ids.remove(&(target.address, target.check.id));
-        if let Some(ids) = self.by_address.get_mut(&target.address) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_address.remove(&target.address);
-            }
-        }
+        self.target_ids.remove(&(target.address, target.check));
         self.queue.remove(id);
         self.targets.remove(&id);
     }
@@ -162,16 +159,19 @@ impl Roster {
             target.due.after(jittered(wanted, self.machine, id.0, target.turn))
         };
         self.queue.set(id, next.max(now));
-        let (users, address) = (target.users.clone(), target.address);
+        let (users, address) = (target.users.take(), target.address);
         // The other checks of the same endpoints; each once, however many names share it.
         let mut others: BTreeSet<TargetId> = BTreeSet::new();
-        for (name, candidate) in users {
+        for &(name, candidate) in users.iter() {
             let Some(entry) = self.names.get_mut(name) else { continue };
             let own = |e: &&mut Endpoint| e.candidate == candidate && e.address == address;
             let Some(endpoint) = entry.endpoints.iter_mut().find(own) else { continue };
             endpoint.interval = wanted;
             others.extend(endpoint.checks.iter().map(|check| check.target).filter(|other| *other != id));
             self.watch_staleness(name);
+        }
+        if let Some(target) = self.targets.get_mut(&id) {
+            target.users = users;
         }
         for other in others {
             self.hasten(other, now);

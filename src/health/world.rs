@@ -166,7 +166,7 @@ pub(super) fn spec(name: &str, candidates: &[&str]) -> NameSpec {
     let check = CheckRef { id: 1, definition: "tcp:80".into(), is_none: false, own_address: true, exclusive: false };
     NameSpec {
         name: name.into(),
-        policy: Policy {
+        policy: Arc::new(Policy {
             select: Select::LowestLatency,
             latency: LatencyOf::Total,
             within: Duration::from_millis(10),
@@ -178,15 +178,15 @@ pub(super) fn spec(name: &str, candidates: &[&str]) -> NameSpec {
             panic_below: 0.0,
             dual_stack: DualStack::Independent,
             when_all_down: AllDown::All,
-        },
-        thresholds: Thresholds { rise: 2, fall: 3, min_success: 0.5 },
-        pace: Pace {
+        }),
+        thresholds: Arc::new(Thresholds { rise: 2, fall: 3, min_success: 0.5 }),
+        pace: Arc::new(Pace {
             interval: Duration::from_secs(10),
             fast_interval: Duration::from_secs(1),
             down_interval: Duration::from_secs(10),
             idle_after: Duration::ZERO,
             idle_interval: Duration::from_secs(60),
-        },
+        }),
         resolve_interval: Duration::from_secs(30),
         resolve_hold: Duration::from_secs(3600),
         candidates: candidates
@@ -195,7 +195,7 @@ pub(super) fn spec(name: &str, candidates: &[&str]) -> NameSpec {
                 host: host.parse().map_or_else(|_| Host::Name((*host).into()), Host::Address),
                 priority: 1,
                 weight: 1,
-                checks: vec![check.clone()],
+                checks: Arc::from([check.clone()]),
             })
             .collect(),
         fallback: Vec::new(),

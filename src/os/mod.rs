@@ -2,12 +2,13 @@
 //!
 //! [`sockets`] binds listeners or takes passed ones, [`holder`] finds who has a port, [`signals`] makes signals
 //! readable, [`notify`] talks to the service manager, [`privileges`] gives root up, [`logger`] sets the log up,
-//! [`clock`] tells the time, [`network`] that this host's addresses or routes changed,
+//! [`clock`] tells the time, [`network`] that this host's addresses or routes changed, [`memory`] gives back what is free,
 //! [`terminal`] takes the terminal over for a live table. Every error here is one line that says what happened and how to mend it.
 
 pub mod clock;
 pub mod holder;
 pub mod logger;
+pub mod memory;
 pub mod network;
 pub mod notify;
 pub mod privileges;

@@ -21,6 +21,9 @@ pub struct Catalogue {
     next: u32,
 }
 
+/// Lists of checks as `health` knows them, by where the list is in the configuration: candidates share equal ones there.
+type Lists = HashMap<*const Check, Arc<[CheckRef]>>;
+
 #[derive(Clone)]
 struct Entry {
     definition: Arc<str>,
@@ -47,7 +50,9 @@ impl Catalogue {
         let roots = SystemRoots::new();
         let before = std::mem::take(&mut self.entries);
         let mut make = |check: &Check| Runner::new(check, &roots);
-        let specs = config.names.iter().map(|name| self.spec(name, &before, &mut make, &mut problems)).collect();
+        let mut lists = Lists::new();
+        let mut spec = |name| self.spec(name, &mut lists, &before, &mut make, &mut problems);
+        let specs = config.names.iter().map(&mut spec).collect();
         let entries = &self.entries;
         self.numbers.retain(|_, number| entries.contains_key(number));
         let finders = config.names.iter().filter_map(|name| Finder::new(name, &roots)).collect();
@@ -64,7 +69,7 @@ impl Catalogue {
         let mut make = |check: &Check| {
             runners.remove(check).unwrap_or_else(|| Err(Unprepared("the check could not be prepared".to_owned())))
         };
-        let spec = self.spec(name, &HashMap::new(), &mut make, &mut problems);
+        let spec = self.spec(name, &mut Lists::new(), &HashMap::new(), &mut make, &mut problems);
         (spec, problems)
     }
 
@@ -77,15 +82,16 @@ impl Catalogue {
     fn spec(
         &mut self,
         name: &Name,
+        lists: &mut Lists,
         before: &HashMap<u32, Entry>,
         make: &mut dyn FnMut(&Check) -> Result<Runner, Unprepared>,
         problems: &mut Vec<String>,
     ) -> NameSpec {
         NameSpec {
             name: name.name.to_string().into(),
-            policy: name.policy.clone(),
-            thresholds: name.thresholds.clone(),
-            pace: name.pace.clone(),
+            policy: Arc::clone(&name.policy),
+            thresholds: Arc::clone(&name.thresholds),
+            pace: Arc::clone(&name.pace),
             resolve_interval: name.resolve_interval,
             resolve_hold: name.resolve_hold,
             candidates: name
@@ -95,7 +101,9 @@ impl Catalogue {
                     host: host(&candidate.host),
                     priority: candidate.priority,
                     weight: candidate.weight,
-                    checks: candidate.checks.iter().map(|check| self.refer(check, before, make, problems)).collect(),
+                    checks: Arc::clone(lists.entry(candidate.checks.as_ptr()).or_insert_with(|| {
+                        candidate.checks.iter().map(|check| self.refer(check, before, make, problems)).collect()
+                    })),
                 })
                 .collect(),
             fallback: name.fallback.iter().map(host).collect(),

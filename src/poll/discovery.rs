@@ -65,7 +65,7 @@ impl Refit {
     pub fn new(mut name: Name, found: &[Found], generation: u64, serial: u64) -> Refit {
         name.take_found(found);
         let roots = SystemRoots::new();
-        let checks = name.candidates.iter().flat_map(|candidate: &Candidate| &candidate.checks);
+        let checks = name.candidates.iter().flat_map(|candidate: &Candidate| &*candidate.checks);
         let runners = checks.map(|check| (check.clone(), Runner::new(check, &roots))).collect();
         Refit { name, runners, generation, serial }
     }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::tally::Key;
-use crate::config::{Config, Mode};
+use crate::config::{Candidate, Config, Mode};
 use crate::health::events::utc;
 use crate::health::resolution::LookupResult;
 use crate::health::roster::Roster;
@@ -21,16 +21,25 @@ const CHECKS_LATE: &str = "checks_late";
 /// The poller's side of the state file.
 pub struct Ledger {
     daemon: DaemonRow,
-    candidates: Vec<CandidateRow>,
-    /// Places in `candidates` by the host's name, for look-ups.
-    by_host: HashMap<Arc<str>, Vec<usize>>,
-    changed: Vec<usize>,
+    /// What look-ups said of the host names among the candidates.
+    hosts: HashMap<Arc<str>, LookedUp>,
+    /// Those whose candidates have rows to write.
+    changed: Vec<Arc<str>>,
     chosen: HashMap<EndpointKey, u64>,
     results: Vec<ResultRow>,
     events: Vec<Event>,
     /// Late checks of the processes before this one.
     late_before: u64,
     keep_results: bool,
+}
+
+/// A host name among the candidates.
+#[derive(Default)]
+struct LookedUp {
+    /// Who has it: places of names in the configuration, and of candidates in them.
+    users: Vec<(usize, usize)>,
+    resolved_at: Option<Time>,
+    error: Option<String>,
 }
 
 impl Ledger {
@@ -48,10 +57,9 @@ impl Ledger {
         };
         let mut ledger = Ledger {
             daemon,
-            candidates: Vec::new(),
-            by_host: HashMap::new(),
+            hosts: HashMap::new(),
             changed: Vec::new(),
-            chosen: stored.times_chosen.iter().cloned().collect(),
+            chosen: stored.times_chosen.iter().filter(|(_, times)| *times > 0).cloned().collect(),
             results: Vec::new(),
             events: vec![started(config, stored, now)],
             late_before: stored.counters.iter().find(|(key, _)| key == CHECKS_LATE).map_or(0, |(_, count)| *count),
@@ -63,32 +71,46 @@ impl Ledger {
 
     /// Takes over the candidates of a configuration; what look-ups said of those that stay is kept.
     pub fn configure(&mut self, config: &Config) {
-        let known: HashMap<(Arc<str>, Host), CandidateRow> = std::mem::take(&mut self.candidates)
-            .into_iter()
-            .map(|row| ((Arc::clone(&row.name), row.host.clone()), row))
-            .collect();
-        self.by_host.clear();
+        self.hosts.values_mut().for_each(|host| host.users.clear());
         self.changed.clear();
         self.keep_results = !config.server.history.is_zero();
-        for name in &config.names {
-            let shown: Arc<str> = name.name.to_string().into();
+        for (place, name) in config.names.iter().enumerate() {
             for (position, candidate) in name.candidates.iter().enumerate() {
-                let host = super::catalogue::host(&candidate.host);
-                let known = known.get(&(Arc::clone(&shown), host.clone()));
-                if let Host::Name(host) = &host {
-                    self.by_host.entry(Arc::clone(host)).or_default().push(self.candidates.len());
+                if let Host::Name(host) = super::catalogue::host(&candidate.host) {
+                    self.hosts.entry(host).or_default().users.push((place, position));
                 }
-                self.candidates.push(CandidateRow {
-                    name: Arc::clone(&shown),
-                    host,
-                    position: position as u32,
-                    priority: candidate.priority,
-                    weight: candidate.weight,
-                    resolved_at: known.and_then(|row| row.resolved_at),
-                    error: known.and_then(|row| row.error.clone()),
-                });
             }
         }
+        self.hosts.retain(|_, host| !host.users.is_empty());
+    }
+
+    /// The row of a candidate.
+    fn candidate(&self, name: &Arc<str>, position: usize, candidate: &Candidate) -> CandidateRow {
+        let host = super::catalogue::host(&candidate.host);
+        let looked_up = match &host {
+            Host::Name(host) => self.hosts.get(host),
+            Host::Address(_) => None,
+        };
+        CandidateRow {
+            name: Arc::clone(name),
+            position: position as u32,
+            priority: candidate.priority,
+            weight: candidate.weight,
+            resolved_at: looked_up.and_then(|host| host.resolved_at),
+            error: looked_up.and_then(|host| host.error.clone()),
+            host,
+        }
+    }
+
+    /// The rows of the candidates that look-ups said something new of.
+    fn changed_candidates(&mut self, config: &Config) -> Vec<CandidateRow> {
+        let changed = std::mem::take(&mut self.changed);
+        let places = changed.iter().filter_map(|host| self.hosts.get(host)).flat_map(|host| &host.users);
+        let rows = places.filter_map(|&(place, position)| {
+            let name = config.names.get(place)?;
+            Some(self.candidate(&name.name.to_string().into(), position, name.candidates.get(position)?))
+        });
+        rows.collect()
     }
 
     /// Something that happened, if it did.
@@ -113,21 +135,19 @@ impl Ledger {
             (Err(failure), _) | (_, Err(failure)) => Some(failure.as_str().to_owned()),
             _ => Some("the name has no address".to_owned()),
         };
-        for &place in self.by_host.get(host).into_iter().flatten() {
-            let row = &mut self.candidates[place];
-            let worth_a_row = row.error != error || row.resolved_at.is_none_or(|at| now.since(at).as_secs() >= 60);
-            if error.is_none() {
-                row.resolved_at = Some(now);
-            }
-            row.error.clone_from(&error);
-            if worth_a_row && self.changed.last() != Some(&place) {
-                self.changed.push(place);
-            }
+        let Some(known) = self.hosts.get_mut(host) else { return };
+        let worth_a_row = known.error != error || known.resolved_at.is_none_or(|at| now.since(at).as_secs() >= 60);
+        if error.is_none() {
+            known.resolved_at = Some(now);
+        }
+        known.error = error;
+        if worth_a_row && self.changed.last().is_none_or(|last| **last != *host) {
+            self.changed.push(host.into());
         }
     }
 
     /// Adds what changed since the last batch.
-    pub fn changes(&mut self, roster: &mut Roster, batch: &mut Batch) {
+    pub fn changes(&mut self, roster: &mut Roster, config: &Config, batch: &mut Batch) {
         let records = roster.take_records();
         batch.endpoints = records.endpoints;
         batch.answers = records.answers;
@@ -136,7 +156,7 @@ impl Ledger {
         for key in &batch.removed {
             self.chosen.remove(key);
         }
-        batch.candidates = self.changed.drain(..).map(|place| self.candidates[place].clone()).collect();
+        batch.candidates = self.changed_candidates(config);
         batch.events = roster.take_events();
         batch.events.append(&mut self.events);
         batch.results = std::mem::take(&mut self.results);
@@ -145,17 +165,20 @@ impl Ledger {
     /// Adds the whole state.
     pub fn everything(&mut self, roster: &mut Roster, config: &Config, batch: &mut Batch) {
         roster.rewrite();
-        self.changes(roster, batch);
+        self.changes(roster, config, batch);
         batch.complete = true;
+        batch.candidates.clear();
         // What leaves the table with this batch begins at 0 should it come back.
         let kept: HashSet<EndpointKey> = batch.endpoints.iter().map(EndpointKey::of).collect();
         self.chosen.retain(|key, _| kept.contains(key));
-        batch.candidates = self.candidates.clone();
-        batch.names = config
-            .names
-            .iter()
-            .map(|name| NameRow {
-                name: name.name.to_string().into(),
+        for name in &config.names {
+            let shown: Arc<str> = name.name.to_string().into();
+            let candidates = name.candidates.iter().enumerate();
+            batch
+                .candidates
+                .extend(candidates.map(|(position, candidate)| self.candidate(&shown, position, candidate)));
+            batch.names.push(NameRow {
+                name: shown,
                 mode: match name.mode {
                     Mode::Answer => "answer",
                     Mode::Observe => "observe",
@@ -164,8 +187,8 @@ impl Ledger {
                 select: select_word(name.policy.select).to_owned(),
                 ttl_s: name.ttl,
                 interval_ms: name.pace.interval.as_millis() as u64,
-            })
-            .collect();
+            });
+        }
         batch.times_chosen = self.chosen.iter().map(|(key, count)| (key.clone(), *count)).collect();
     }
 

@@ -140,7 +140,7 @@ pub enum Publication {
 /// What a poller needs to begin.
 pub struct Setup {
     /// The configuration it starts with.
-    pub config: Arc<Config>,
+    pub config: Config,
     /// What the state file remembers.
     pub stored: Stored,
     /// har's own listeners, never asked as upstreams.
@@ -226,7 +226,7 @@ impl Poller {
         let mut catalogue = Catalogue::default();
         let mut setup = setup;
         let known = refit::stored(&setup.config, &setup.stored);
-        refit::fill(Arc::make_mut(&mut setup.config), &known);
+        refit::fill(&mut setup.config, &known);
         let compiled = catalogue.compile(&setup.config);
         let mut searches = Searches::default();
         searches.configure(compiled.finders, now);
@@ -242,7 +242,7 @@ impl Poller {
         let servers = crew.servers().to_vec();
         let mut poller = Poller {
             ledger: Ledger::new(&setup.config, setup.listeners, &setup.stored, now),
-            config: setup.config,
+            config: Arc::new(setup.config),
             catalogue,
             roster,
             crew,
@@ -276,6 +276,11 @@ impl Poller {
         poller.roster.tick(now);
         let answers = poller.all_answers(now);
         (poller, answers, servers)
+    }
+
+    /// The configuration, with the candidates that the last run found.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config)
     }
 
     /// Runs until [`Message::Stop`], then hands over the last rows.
@@ -391,7 +396,7 @@ impl Poller {
         }
         self.report_ready(now);
         let mut batch = Batch::default();
-        self.ledger.changes(&mut self.roster, &mut batch);
+        self.ledger.changes(&mut self.roster, &self.config, &mut batch);
         tell(&batch.events);
         if now >= self.next_housekeeping {
             self.next_housekeeping = now.after(HOUSEKEEPING);
@@ -515,7 +520,7 @@ impl Poller {
         let mut batch = Batch::default();
         let words = format!("har {} stopped", env!("CARGO_PKG_VERSION"));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
-        self.ledger.changes(&mut self.roster, &mut batch);
+        self.ledger.changes(&mut self.roster, &self.config, &mut batch);
         tell(&batch.events);
         self.count(&mut batch, now);
         self.ledger.stopped(&mut batch, now);

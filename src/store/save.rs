@@ -171,34 +171,55 @@ pub(super) fn prune_targets(connection: &Connection, now: Time, history_ms: u64)
 
 /// Before a complete batch: what it does not name leaves. Kept rows keep their counters.
 fn sweep(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
-    connection.execute_batch(
-        "CREATE TEMP TABLE IF NOT EXISTS kept (a TEXT, b TEXT, c TEXT, PRIMARY KEY (a, b, c)) WITHOUT ROWID;
-         DELETE FROM temp.kept;",
-    )?;
-    let keep = |a: &str, b: &str, c: &str| {
-        connection.prepare_cached("INSERT OR IGNORE INTO temp.kept VALUES (?1, ?2, ?3)")?.execute([a, b, c])
+    let host = |text: &str| match text.parse() {
+        Ok(address) => Host::Address(address),
+        Err(_) => Host::Name(text.into()),
     };
-    let drop_others = |sql: &str| connection.execute_batch(&format!("{sql}; DELETE FROM temp.kept;"));
-    for name in pending.names.keys() {
-        keep(name, "", "")?;
+    drop_others(connection, "name", ["name"], |[name]| pending.names.contains_key(name))?;
+    drop_others(connection, "candidate", ["name", "host"], |[name, of]| {
+        pending.candidates.contains_key(&(name.into(), host(of)))
+    })?;
+    drop_others(connection, "address", ["name", "host", "address"], |[name, of, address]| {
+        let key = address.parse().map(|address| EndpointKey { name: name.into(), host: host(of), address });
+        key.is_ok_and(|key| pending.endpoints.get(&key).is_some_and(Option::is_some))
+    })?;
+    drop_others(connection, "answer", ["name", "family"], |[name, record]| {
+        let family = Family::BOTH.into_iter().find(|family| family.record() == record);
+        family.is_some_and(|family| pending.answers.contains_key(&(name.into(), family)))
+    })?;
+    drop_others(connection, "upstream", ["address", "route"], |[address, route]| {
+        address.parse().is_ok_and(|address| pending.upstreams.contains_key(&(address, route.to_owned())))
+    })
+}
+
+/// Deletes the rows of a table whose key does not pass. The keys that stay are not handed to SQLite: a table of fifty
+/// thousand of them would keep its memory until the file is closed.
+fn drop_others<const N: usize>(
+    connection: &Connection,
+    table: &str,
+    key: [&str; N],
+    keep: impl Fn([&str; N]) -> bool,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("SELECT {} FROM {table}", key.join(", ")))?;
+    let mut rows = statement.query([])?;
+    let mut gone: Vec<[String; N]> = Vec::new();
+    'rows: while let Some(row) = rows.next()? {
+        let mut values = [""; N];
+        for (column, value) in values.iter_mut().enumerate() {
+            // Somebody else's: a row that is no text is none that this daemon could name, or read.
+            let Ok(text) = row.get_ref(column)?.as_str() else { continue 'rows };
+            *value = text;
+        }
+        if !keep(values) {
+            gone.push(values.map(str::to_owned));
+        }
     }
-    drop_others("DELETE FROM name WHERE name NOT IN (SELECT a FROM temp.kept)")?;
-    for (name, host) in pending.candidates.keys() {
-        keep(name, &host.to_string(), "")?;
+    let condition = key.map(|column| format!("{column} = ?")).join(" AND ");
+    let mut delete = connection.prepare(&format!("DELETE FROM {table} WHERE {condition}"))?;
+    for key in &gone {
+        delete.execute(rusqlite::params_from_iter(key))?;
     }
-    drop_others("DELETE FROM candidate WHERE (name, host) NOT IN (SELECT a, b FROM temp.kept)")?;
-    for key in pending.endpoints.iter().filter(|(_, record)| record.is_some()).map(|(key, _)| key) {
-        keep(&key.name, &key.host.to_string(), &key.address.to_string())?;
-    }
-    drop_others("DELETE FROM address WHERE (name, host, address) NOT IN (SELECT a, b, c FROM temp.kept)")?;
-    for (name, family) in pending.answers.keys() {
-        keep(name, family.record(), "")?;
-    }
-    drop_others("DELETE FROM answer WHERE (name, family) NOT IN (SELECT a, b FROM temp.kept)")?;
-    for (address, route) in pending.upstreams.keys() {
-        keep(&address.to_string(), route, "")?;
-    }
-    drop_others("DELETE FROM upstream WHERE (address, route) NOT IN (SELECT a, b FROM temp.kept)")
+    Ok(())
 }
 
 fn daemon(connection: &Connection, row: &DaemonRow) -> rusqlite::Result<()> {

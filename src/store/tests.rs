@@ -180,6 +180,7 @@ impl Heard {
             on_overrides: Box::new(move |all, _| overrides.lock().unwrap().push(all)),
             on_trouble: Box::new(move |line| troubles.lock().unwrap().push(line)),
             on_resend: Box::new(move || *resends.lock().unwrap() += 1),
+            on_complete: Box::new(|| {}),
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Hooks {
     pub on_trouble: Box<dyn Fn(Option<String>) + Send>,
     /// The file was begun anew or opened after all: a [`Batch`] with `complete` is wanted soon.
     pub on_resend: Box<dyn Fn() + Send>,
+    /// A [`Batch`] with `complete` is in the file, and what it took to write it is free again.
+    pub on_complete: Box<dyn Fn() + Send>,
 }
 
 /// The handle to the writing thread.
@@ -201,7 +203,11 @@ impl Thread {
                 let mut state = shared.lock();
                 (std::mem::take(&mut state.pending), state.history, state.asked, state.stop)
             };
+            let complete = pending.complete;
             let written = self.write(pending, history, stop.is_some());
+            if complete && written {
+                self.tidy_up();
+            }
             let mut state = shared.lock();
             if written && state.written < ticket {
                 state.written = ticket;
@@ -224,6 +230,14 @@ impl Thread {
             let idle = |state: &mut Waiting| (had_stop || state.stop.is_none()) && state.asked == ticket;
             drop(shared.asked.wait_timeout_while(state, pause, idle).unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    /// After a whole state: what it filled caches with is seldom needed again.
+    fn tidy_up(&self) {
+        if let Some(connection) = &self.store.connection {
+            let _ = connection.release_memory();
+        }
+        (self.hooks.on_complete)();
     }
 
     /// Opens again what was deleted, replaced or could not be opened.

@@ -49,6 +49,7 @@ mod reload;
 mod report;
 mod resolution;
 mod restart;
+mod scale;
 mod schedule;
 mod servers;
 mod sockets;

@@ -131,11 +131,11 @@ impl<'a> Course<'a> {
         let mut checks: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
         for spec in &mut specs {
             // Results come at the pace they were recorded at; a shorter interval would call them too old.
-            spec.pace.interval = spec.pace.interval.max(recording.interval);
-            spec.pace.idle_after = Duration::ZERO;
+            Arc::make_mut(&mut spec.pace).interval = spec.pace.interval.max(recording.interval);
+            Arc::make_mut(&mut spec.pace).idle_after = Duration::ZERO;
             spec.resolve_interval = LOOK_UP_EVERY;
             spec.drain_record = None;
-            for check in spec.candidates.iter().flat_map(|candidate| &candidate.checks) {
+            for check in spec.candidates.iter().flat_map(|candidate| &*candidate.checks) {
                 let ids = checks.entry(Arc::clone(&check.definition)).or_default();
                 if !ids.contains(&check.id) {
                     ids.push(check.id);

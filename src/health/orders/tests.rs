@@ -157,7 +157,7 @@ fn a_pinned_name_does_not_wait_for_its_first_check() {
 #[test]
 fn a_pin_to_a_host_gives_what_is_neither_drained_nor_down() {
     let mut api = spec("api.example", &["a.example", "10.0.0.9"]);
-    api.policy.answers = 4;
+    Arc::make_mut(&mut api.policy).answers = 4;
     let mut world = World::new(vec![api], Box::new(|_, _, _| ok(5.0)));
     world.zone.insert("a.example".into(), crate::health::world::found(&["10.0.0.1", "10.0.0.2"]));
     world.run(Duration::from_secs(3));

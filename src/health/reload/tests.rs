@@ -1,6 +1,7 @@
 //! One name fitted to other candidates beside names that stay as they are.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::health::world::{START, World, ok, refused, spec};
@@ -52,8 +53,8 @@ fn a_name_whose_candidates_are_being_found_waits() {
 #[test]
 fn two_that_claim_the_one_role_are_told_of_and_the_first_is_answered() {
     let mut both = spec("db.example", &["10.0.0.1", "10.0.0.2"]);
-    both.policy.hysteresis = 0.0;
-    both.candidates.iter_mut().for_each(|candidate| candidate.checks[0].exclusive = true);
+    Arc::make_mut(&mut both.policy).hysteresis = 0.0;
+    both.candidates.iter_mut().for_each(|candidate| Arc::make_mut(&mut candidate.checks)[0].exclusive = true);
     // The second is faster and would win by latency.
     let script = |address: IpAddr, _: u32, now: Time| match address.to_string().as_str() {
         "10.0.0.1" if now >= Time(START.0 + 60_000) => refused(),

@@ -72,7 +72,7 @@ fn families_and_the_all_down_rules() {
         (AllDown::Forward, vec![], "all-down"),
     ] {
         let mut spec = spec("api.example", &["10.0.0.1", "2001:db8::1"]);
-        spec.policy.when_all_down = rule;
+        Arc::make_mut(&mut spec.policy).when_all_down = rule;
         spec.fallback = vec![Host::Address("10.9.9.9".parse().unwrap())];
         let (mut world, net) = world(vec![spec]);
         world.run(seconds(5));
@@ -243,7 +243,7 @@ fn a_warm_start_answers_at_once() {
         let mut specs = specs();
         if changed {
             for candidate in &mut specs[0].candidates {
-                candidate.checks[0].definition = "tcp:81".into();
+                Arc::make_mut(&mut candidate.checks)[0].definition = "tcp:81".into();
             }
         }
         set(&net, "10.0.0.1", CheckResult { total: seconds(2), ..timeout() });
@@ -279,9 +279,9 @@ fn a_reload_keeps_what_did_not_change() {
     let before = counts(&mut world, "10.0.0.1").unwrap();
     assert!(before.1 > 3);
     let mut changed = spec("api.example", &["10.0.0.4", "10.0.0.1", "10.0.0.2"]);
-    changed.candidates[2].checks[0].id = 7;
+    Arc::make_mut(&mut changed.candidates[2].checks)[0].id = 7;
     let mut other = spec("new.example", &["10.0.0.1"]);
-    other.candidates[0].checks[0].id = 1;
+    Arc::make_mut(&mut other.candidates[0].checks)[0].id = 1;
     world.roster.configure(vec![other, changed], world.now);
     assert_eq!(counts(&mut world, "10.0.0.1"), Some(before));
     assert_eq!(counts(&mut world, "10.0.0.2").unwrap().0, State::Unknown);
@@ -297,8 +297,8 @@ fn a_reload_keeps_what_did_not_change() {
     assert_eq!(world.roster.summary().unknown, 0);
     // A changed check of the one that is answered: it keeps its place.
     let mut again = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
-    again.candidates[0].checks[0].id = 9;
-    again.candidates[1].checks[0].id = 7;
+    Arc::make_mut(&mut again.candidates[0].checks)[0].id = 9;
+    Arc::make_mut(&mut again.candidates[1].checks)[0].id = 7;
     set(&net, "10.0.0.1", CheckResult { total: seconds(1), ..refused() });
     world.roster.configure(vec![again], world.now);
     world.settle();
@@ -312,7 +312,8 @@ fn several_checks_must_all_pass() {
     let mut api = spec("api.example", &["10.0.0.1"]);
     let mut second = api.candidates[0].checks[0].clone();
     (second.id, second.definition) = (2, "http".into());
-    api.candidates[0].checks.push(second);
+    let first = api.candidates[0].checks[0].clone();
+    api.candidates[0].checks = Arc::from([first, second]);
     let good = Rc::new(RefCell::new(true));
     let seen = Rc::clone(&good);
     let script = move |_: IpAddr, check: u32, _: Time| match check {
@@ -331,7 +332,7 @@ fn several_checks_must_all_pass() {
 #[test]
 fn equal_checks_run_once_at_the_shortest_interval() {
     let mut slow = spec("slow.example", &["10.0.0.1"]);
-    slow.pace.interval = seconds(60);
+    Arc::make_mut(&mut slow.pace).interval = seconds(60);
     let (mut world, _) = world(vec![slow, spec("api.example", &["10.0.0.1"])]);
     world.run(seconds(20));
     world.begun.clear();
@@ -355,7 +356,7 @@ fn local_errors_change_nothing_and_silence_makes_unknown() {
 #[test]
 fn idle_names_are_polled_less_until_asked() {
     let mut api = spec("api.example", &["10.0.0.1"]);
-    api.pace.idle_after = seconds(60);
+    Arc::make_mut(&mut api.pace).idle_after = seconds(60);
     let (mut world, _) = world(vec![api]);
     world.run(seconds(140));
     world.begun.clear();
@@ -376,7 +377,7 @@ fn two_thousand_addresses_keep_their_pace() {
         .iter()
         .map(|host| {
             let mut spec = spec(&format!("n{host}"), &[host]);
-            spec.pace.interval = seconds(1);
+            Arc::make_mut(&mut spec.pace).interval = seconds(1);
             spec
         })
         .collect();
@@ -411,7 +412,7 @@ fn lateness_is_counted_and_a_resume_checks_everything() {
 #[test]
 fn dual_stack_gives_the_faster_family() {
     let mut api = spec("api.example", &["10.0.0.1", "2001:db8::1"]);
-    api.policy.dual_stack = crate::health::DualStack::Fastest;
+    Arc::make_mut(&mut api.policy).dual_stack = crate::health::DualStack::Fastest;
     let (mut world, net) = world(vec![api]);
     set(&net, "10.0.0.1", ok(20.0));
     set(&net, "2001:db8::1", ok(10.0));

@@ -33,7 +33,7 @@ pub use upstream::{Behaviour, Upstream};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks at a condition.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Looks until `condition` holds and returns what it found.
 ///

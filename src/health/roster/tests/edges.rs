@@ -36,7 +36,7 @@ fn a_reported_priority_makes_the_tiers() {
 #[test]
 fn over_max_latency_returns_below_nine_tenths() {
     let mut api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
-    api.policy = Policy { max_latency: Duration::from_millis(50), hysteresis: 0.0, ..api.policy };
+    api.policy = Arc::new(Policy { max_latency: Duration::from_millis(50), hysteresis: 0.0, ..*api.policy });
     api.candidates[0].priority = 1;
     api.candidates[1].priority = 2;
     let (mut world, net) = world(vec![api]);
@@ -67,7 +67,7 @@ fn over_max_latency_returns_below_nine_tenths() {
 fn another_kind_of_latency_counts_from_the_reload_on() {
     let specs = |latency| {
         let mut api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
-        api.policy.latency = latency;
+        Arc::make_mut(&mut api.policy).latency = latency;
         vec![api]
     };
     let times = |connect, first, total| CheckResult {
@@ -172,7 +172,7 @@ fn two_bare_addresses_of_two_families_may_be_one_server() {
 #[test]
 fn a_query_counts_from_when_it_was_asked() {
     let mut api = spec("api.example", &["10.0.0.1"]);
-    api.pace.idle_after = seconds(60);
+    Arc::make_mut(&mut api.pace).idle_after = seconds(60);
     let (mut world, _) = world(vec![api, spec("other.example", &["10.0.0.2"])]);
     assert_eq!(world.roster.resting_names(), [0]);
     world.run(seconds(50));

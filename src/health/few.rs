@@ -1,0 +1,121 @@
+//! A list that mostly has one element and then needs no place of its own.
+
+use std::slice;
+
+/// Elements in a row: one in place, more on the heap.
+#[derive(Clone, Debug)]
+pub(super) enum Few<T> {
+    /// The usual number.
+    One(T),
+    /// Any other number.
+    Several(Vec<T>),
+}
+
+impl<T> Few<T> {
+    /// The elements.
+    pub(super) fn as_slice(&self) -> &[T] {
+        match self {
+            Few::One(one) => slice::from_ref(one),
+            Few::Several(all) => all,
+        }
+    }
+
+    /// The elements, to be changed.
+    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
+        match self {
+            Few::One(one) => slice::from_mut(one),
+            Few::Several(all) => all,
+        }
+    }
+
+    /// Takes all elements out.
+    pub(super) fn take(&mut self) -> Few<T> {
+        std::mem::take(self)
+    }
+
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            Few::One(one) => vec![one],
+            Few::Several(all) => all,
+        }
+    }
+}
+
+impl<T: Ord> Few<T> {
+    /// Puts an element in its place in the order, unless it is there.
+    pub(super) fn insert_in_order(&mut self, element: T) {
+        if let Err(place) = self.as_slice().binary_search(&element) {
+            let mut all = self.take().into_vec();
+            all.insert(place, element);
+            *self = all.into();
+        }
+    }
+
+    /// Keeps the elements that pass.
+    pub(super) fn retain(&mut self, pass: impl FnMut(&T) -> bool) {
+        let mut all = self.take().into_vec();
+        all.retain(pass);
+        *self = all.into();
+    }
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Few<T> {
+        Few::Several(Vec::new())
+    }
+}
+
+impl<T> From<Vec<T>> for Few<T> {
+    fn from(mut all: Vec<T>) -> Few<T> {
+        match (all.pop(), all.is_empty()) {
+            (Some(one), true) => Few::One(one),
+            (last, _) => {
+                all.extend(last);
+                Few::Several(all)
+            }
+        }
+    }
+}
+
+impl<T> FromIterator<T> for Few<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Few<T> {
+        elements.into_iter().collect::<Vec<T>>().into()
+    }
+}
+
+impl<T> std::ops::Deref for Few<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.as_slice()
+    }
+}
+
+impl<T> std::ops::DerefMut for Few<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.as_mut_slice()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_come_and_go_in_order() {
+        let mut few: Few<u32> = Few::default();
+        for (element, all) in [(5, &[5][..]), (5, &[5]), (3, &[3, 5]), (9, &[3, 5, 9]), (5, &[3, 5, 9])] {
+            few.insert_in_order(element);
+            assert_eq!(*few, *all);
+        }
+        few.retain(|element| *element == 5);
+        assert!(matches!(few, Few::One(5)));
+        assert_eq!(few.take().len(), 1);
+        assert!(few.is_empty());
+    }
+
+    #[test]
+    fn one_costs_no_more_than_the_list_itself() {
+        assert_eq!(size_of::<Few<(usize, usize)>>(), size_of::<Vec<(usize, usize)>>());
+    }
+}

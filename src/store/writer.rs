@@ -47,6 +47,8 @@ pub struct Hooks {
 /// The handle to the writing thread.
 pub struct Writer {
     shared: Arc<Shared>,
+    /// What the thread is to have, until it is started.
+    idle: Option<(Store, Hooks)>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,18 +73,38 @@ struct Waiting {
 }
 
 impl Writer {
-    /// Starts the thread; `history` is how long single results are kept (zero = none).
+    /// A writer that works from the start; `history` is how long single results are kept (zero = none).
+    ///
+    /// # Errors
+    /// As [`Writer::begin`].
     pub fn start(store: Store, history: Duration, hooks: Hooks) -> std::io::Result<Writer> {
+        let mut writer = Writer::new(store, history, hooks);
+        writer.begin()?;
+        Ok(writer)
+    }
+
+    /// A writer that writes nothing before [`Writer::begin`].
+    pub fn new(store: Store, history: Duration, hooks: Hooks) -> Writer {
         let shared = Arc::new(Shared {
             state: Mutex::new(Waiting { history, ..Waiting::default() }),
             asked: Condvar::new(),
             done: Condvar::new(),
         });
-        let theirs = Arc::clone(&shared);
+        Writer { shared, idle: Some((store, hooks)), thread: None }
+    }
+
+    /// Starts the thread, once.
+    ///
+    /// # Errors
+    /// When no thread can be had; nothing is ever written then.
+    pub fn begin(&mut self) -> std::io::Result<()> {
+        let Some((store, hooks)) = self.idle.take() else { return Ok(()) };
+        let theirs = Arc::clone(&self.shared);
         let thread = thread::Builder::new()
             .name("har-store".to_owned())
             .spawn(move || Thread::new(theirs, store, hooks).run())?;
-        Ok(Writer { shared, thread: Some(thread) })
+        self.thread = Some(thread);
+        Ok(())
     }
 
     /// Hands over what changed. Never blocks: it is written at the next tick, 500 ms at most.
@@ -192,6 +214,7 @@ impl Thread {
 
     fn run(mut self) {
         self.told = self.store.hindrance().is_some();
+        self.prepare();
         self.recover();
         let shared = Arc::clone(&self.shared);
         loop {
@@ -226,6 +249,13 @@ impl Thread {
         }
     }
 
+    /// Makes the file that was opened ready to be written.
+    fn prepare(&mut self) {
+        if let Some(notes) = self.store.prepare() {
+            self.settle_in(notes, true);
+        }
+    }
+
     /// Opens again what was deleted, replaced or could not be opened.
     fn look_after_file(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
@@ -244,6 +274,11 @@ impl Thread {
 
     fn reopen(&mut self, resend: bool) {
         let notes = self.store.reopen();
+        self.settle_in(notes, resend);
+    }
+
+    /// After the file was opened again.
+    fn settle_in(&mut self, notes: Vec<String>, resend: bool) {
         self.targets.clear();
         self.seen = None;
         self.tell_all(notes);

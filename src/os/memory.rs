@@ -5,7 +5,7 @@
 //! touches, and is never run again. Unmapping all of it costs some hundred short page faults: what is in use comes
 //! back from the page cache at once.
 
-#![expect(unsafe_code, reason = "advice on this program's own mappings")]
+#![expect(unsafe_code, reason = "advice to the kernel and the C library on this program's own memory")]
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -15,8 +15,23 @@ use nix::sys::mman::{MmapAdvise, madvise};
 /// What of the process the kernel has mapped where, with sizes.
 const MAPPINGS: &str = "/proc/self/smaps";
 
+/// Gives back the code that was used and the heap that was freed.
+pub fn give_back() {
+    give_code_back();
+    give_heap_back();
+}
+
+/// Has the C library give pages back that hold nothing any more, those of other threads' heaps included.
+fn give_heap_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches nothing but what is free, under the locks of the heaps.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
 /// Unmaps the pages of programs and libraries that are as they are in their files.
-pub fn give_code_back() {
+fn give_code_back() {
     let Ok(mappings) = std::fs::read_to_string(MAPPINGS) else { return };
     for (start, length) in unchanged(&mappings) {
         let Some(start) = NonNull::new(std::ptr::without_provenance_mut::<c_void>(start)) else { continue };

@@ -466,7 +466,7 @@ impl Poller {
         self.count(batch, now);
         self.report_status();
         if self.ready && now.since(self.started) >= TRIM_AFTER && std::mem::take(&mut self.untrimmed) {
-            memory::give_code_back();
+            memory::give_back();
         }
     }
 

@@ -1,6 +1,7 @@
 //! The worker threads: blocking jobs (checks, look-ups), run in the order they came, on a bounded pool.
 //!
-//! Threads are started when a job finds none idle and end after a while without work. At the bound jobs wait,
+//! Threads are started when a job finds none idle and end after a while without work; the one that was busy last is
+//! called first, so that a peak's threads end although some job always comes. At the bound jobs wait,
 //! none is lost. Jobs that are likely to take their whole time (checks of targets that time out) go to the slow
 //! lane, which may hold only half of the threads: whatever hangs, the rest stays prompt. A job returns its
 //! value through whatever it captured, a [`crate::mailbox::Inbox`] mostly. Stopping waits for no job.
@@ -71,8 +72,6 @@ pub struct Pool {
 struct Shared {
     limits: Limits,
     state: Mutex<State>,
-    /// Signalled for every job that an idle thread may take.
-    work: Condvar,
 }
 
 /// Not bounded in length by itself: the schedule has one job under way for each address and definition.
@@ -83,7 +82,10 @@ struct State {
     /// Number of the next job: the order between the lanes.
     next: u64,
     threads: usize,
+    /// Threads that sleep, or were called and have not woken yet.
     idle: usize,
+    /// Those that were not called, the last one to fall asleep at the end.
+    seats: Vec<Arc<Condvar>>,
     /// Threads that run a job of the slow lane.
     in_slow: usize,
     stopping: bool,
@@ -92,7 +94,7 @@ struct State {
 impl Pool {
     /// No thread yet.
     pub fn new(limits: Limits) -> Pool {
-        Pool { shared: Arc::new(Shared { limits, state: Mutex::default(), work: Condvar::new() }) }
+        Pool { shared: Arc::new(Shared { limits, state: Mutex::default() }) }
     }
 
     /// Queues a job and sees to it that a thread takes it.
@@ -109,7 +111,9 @@ impl Pool {
             Lane::Slow => state.slow.push_back((number, job)),
         }
         if state.runnable(self.shared.limits) <= state.idle {
-            self.shared.work.notify_one();
+            if let Some(seat) = state.seats.pop() {
+                seat.notify_one();
+            }
             return Ok(());
         }
         if state.threads >= self.shared.limits.threads {
@@ -147,7 +151,7 @@ impl Drop for Pool {
         state.stopping = true;
         state.normal.clear();
         state.slow.clear();
-        self.shared.work.notify_all();
+        state.seats.drain(..).for_each(|seat| seat.notify_one());
     }
 }
 
@@ -182,6 +186,7 @@ impl Shared {
     }
 
     fn work_until_idle(&self) {
+        let seat = Arc::new(Condvar::new());
         let mut state = self.lock();
         loop {
             if state.stopping {
@@ -197,10 +202,11 @@ impl Shared {
                 continue;
             }
             state.idle += 1;
-            let (back, waited) =
-                self.work.wait_timeout(state, self.limits.idle).unwrap_or_else(PoisonError::into_inner);
+            state.seats.push(Arc::clone(&seat));
+            let (back, waited) = seat.wait_timeout(state, self.limits.idle).unwrap_or_else(PoisonError::into_inner);
             state = back;
             state.idle -= 1;
+            state.seats.retain(|other| !Arc::ptr_eq(other, &seat));
             if waited.timed_out() && state.runnable(self.limits) == 0 {
                 break;
             }
@@ -349,5 +355,28 @@ mod tests {
         assert_eq!((pool.waiting(), pool.threads()), (0, 0));
         (refused.job)();
         finished.recv_timeout(SOON).unwrap();
+    }
+
+    #[test]
+    fn the_threads_of_a_peak_end_although_jobs_go_on() {
+        let pool = pool(8, 1);
+        let (sender, receiver) = mpsc::channel();
+        let gate = Arc::new(std::sync::Barrier::new(9));
+        for _ in 0..8 {
+            let gate = Arc::clone(&gate);
+            assert!(pool.submit(Lane::Normal, Box::new(move || drop(gate.wait()))).is_ok());
+        }
+        gate.wait();
+        assert_eq!(pool.threads(), 8);
+        // One job after the other, far more often than a thread's patience.
+        let deadline = Instant::now() + SOON;
+        while pool.threads() > 1 {
+            assert!(Instant::now() < deadline, "{} threads share what one can do", pool.threads());
+            let sender = sender.clone();
+            assert!(pool.submit(Lane::Normal, Box::new(move || drop(sender.send(())))).is_ok());
+            receiver.recv_timeout(SOON).unwrap();
+            // A pause in which it falls asleep again.
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }

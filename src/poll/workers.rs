@@ -373,7 +373,7 @@ mod tests {
         while pool.threads() > 1 {
             assert!(Instant::now() < deadline, "{} threads share what one can do", pool.threads());
             let sender = sender.clone();
-            assert!(pool.submit(Lane::Normal, Box::new(move || drop(sender.send(())))).is_ok());
+            assert!(pool.submit(Lane::Normal, Box::new(move || sender.send(()).unwrap())).is_ok());
             receiver.recv_timeout(SOON).unwrap();
             // A pause in which it falls asleep again.
             std::thread::sleep(Duration::from_millis(2));

@@ -364,7 +364,15 @@ mod tests {
         let gate = Arc::new(std::sync::Barrier::new(9));
         for _ in 0..8 {
             let gate = Arc::clone(&gate);
-            assert!(pool.submit(Lane::Normal, Box::new(move || drop(gate.wait()))).is_ok());
+            assert!(
+                pool.submit(
+                    Lane::Normal,
+                    Box::new(move || {
+                        gate.wait();
+                    })
+                )
+                .is_ok()
+            );
         }
         gate.wait();
         assert_eq!(pool.threads(), 8);

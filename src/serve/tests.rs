@@ -335,6 +335,11 @@ fn the_service_manager_is_told() {
     wait("STATUS=fine");
     server.updates.beat(Duration::ZERO);
     wait("WATCHDOG=1");
+    // One beat that announces a sleep feeds it more than once.
+    server.updates.beat(Duration::from_millis(500));
+    wait("WATCHDOG=1");
+    wait("WATCHDOG=1");
+    wait("WATCHDOG=1");
     server.reload.write_all(b"x").unwrap();
     wait("RELOADING=1");
     server.wait_for(|notice| matches!(notice, Notice::Reload));

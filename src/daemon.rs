@@ -19,7 +19,7 @@ use crate::config::{self, Config, Order, OtherTypes, Servers};
 use crate::dns::HostName;
 use crate::dns::snapshot::{self, NameAnswer, NameSettings, Snapshot};
 use crate::mailbox::Inbox;
-use crate::os::{self, Clock, Logger, Notify, Signals, privileges, sockets};
+use crate::os::{self, Change, Clock, Logger, Notify, Signals, Watch, privileges, sockets};
 use crate::poll::loops::Traffic;
 use crate::poll::resolv_conf::is_own;
 use crate::poll::{Heard, Link, Message, Poller, Publication};
@@ -69,8 +69,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let totals = Arc::new(Totals::default());
     let tallies = Tallies::new(&config, &stored, Arc::clone(&totals));
     let store_trouble = store.hindrance().map(str::to_owned);
-    let writer = start_writer(store, &config, &inbox)?;
-    let (poller, answers, servers) = Poller::new(poll::Setup {
+    let writer = writer(store, &config, &inbox);
+    let (mut poller, answers, servers) = Poller::new(poll::Setup {
         config,
         stored,
         listeners: addresses.clone(),
@@ -94,13 +94,17 @@ pub fn run(config: Config) -> Result<(), Failure> {
         notify: Notify::from_env(),
         notices: Box::new(move |notice| take_notice(notice, &notices, &upstreams)),
     };
-    let (server, sender) = Server::new(setup, Instant::now())
+    let (mut server, sender) = Server::new(setup, Instant::now())
         .map_err(|error| Failure::Run(format!("the event loop cannot be set up: {error}")))?;
+    // Everything is there that an answer needs: who has asked by now does not wait for the rest.
+    server.begin(Instant::now());
+    poller
+        .begin_writing()
+        .map_err(|error| Failure::Run(format!("the thread that writes the state file cannot be started: {error}")))?;
     let changes = inbox.clone();
-    if let Err(error) = os::network::watch(move || changes.send(Message::NetworkChanged)) {
-        warn!("{error}");
-    }
-    let thread = start_poller(poller, link(sender, shared, logger))?;
+    let watch = Watch::start(move |change| changes.send(announced(change)))
+        .map_err(|error| Failure::Run(format!("the thread that watches this host cannot be started: {error}")))?;
+    let thread = start_poller(poller, link(sender, shared, watch, logger))?;
     let shown: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     info!("listening on {}", shown.join(", "));
 
@@ -154,17 +158,16 @@ fn open_store(config: &Config) -> Result<(Store, store::Stored), Failure> {
     Ok((store, stored))
 }
 
-fn start_writer(store: Store, config: &Config, inbox: &Inbox<Message>) -> Result<Writer, Failure> {
+fn writer(store: Store, config: &Config, inbox: &Inbox<Message>) -> Writer {
     let to_poller = || inbox.clone();
     let (overrides, trouble, resend) = (to_poller(), to_poller(), to_poller());
     let hooks = Hooks {
         on_overrides: Box::new(move |rows, ignored| overrides.send(Message::Overrides { rows, ignored })),
         on_trouble: Box::new(move |text| trouble.send(Message::StoreTrouble(text))),
         on_resend: Box::new(move || resend.send(Message::WriteAll)),
-        on_complete: Box::new(os::memory::give_back),
+        on_complete: Box::new(os::memory::give_heap_back),
     };
-    Writer::start(store, config.server.history, hooks)
-        .map_err(|error| Failure::Run(format!("the thread that writes the state file cannot be started: {error}")))
+    Writer::new(store, config.server.history, hooks)
 }
 
 fn start_poller(poller: Poller, link: Link) -> Result<JoinHandle<()>, Failure> {
@@ -200,12 +203,22 @@ fn take_notice(notice: Notice, inbox: &Inbox<Message>, upstreams: &Upstreams) {
             drop(before);
         }
         Notice::Returned { probe } => inbox.send(Message::Returned { probe }),
+        Notice::Traffic => inbox.send(Message::Traffic),
         Notice::Stopping => {}
     }
 }
 
+/// What the kernel announces, in the poller's words.
+fn announced(change: Change) -> Message {
+    match change {
+        Change::Network => Message::NetworkChanged,
+        Change::Files => Message::FilesChanged,
+        Change::Clock => Message::ClockJumped,
+    }
+}
+
 /// The poller's way to the event loop.
-fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Link {
+fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: Logger) -> Link {
     let (beating, collecting) = (sender.clone(), Arc::clone(&shared));
     let (asking, resting, hearing) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
     Link {
@@ -215,7 +228,8 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, logger: Logger) -> Lin
                 error!("the event loop cannot be woken: {error}");
             }
         }),
-        beat: Box::new(move || beating.beat()),
+        beat: Box::new(move |sleep| beating.beat(sleep)),
+        watch_files: Box::new(move |paths| watch.files(paths)),
         collect: Box::new(move |batch| {
             let Shared { tallies, config, upstreams } = &mut *lock(&collecting);
             let listed = lock(upstreams).clone();

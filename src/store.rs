@@ -11,6 +11,7 @@
 //! The journal is a write-ahead log while har runs, so that readers and har never wait for each other,
 //! and a plain file after a clean stop, which another user can then open without write permission.
 
+mod alarm;
 mod base;
 mod batch;
 mod history;

@@ -116,6 +116,8 @@ impl Tallies {
         config: &Config,
         batch: &mut Batch,
     ) -> bool {
+        // Before the counters are read: a query that comes after that is told of.
+        self.totals.be_told();
         self.settle();
         let everything = batch.complete;
         self.handed.resize(self.current.names.len(), NameCounters::default());

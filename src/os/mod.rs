@@ -2,10 +2,12 @@
 //!
 //! [`sockets`] binds listeners or takes passed ones, [`holder`] finds who has a port, [`signals`] makes signals
 //! readable, [`notify`] talks to the service manager, [`privileges`] gives root up, [`logger`] sets the log up,
-//! [`clock`] tells the time, [`network`] that this host's addresses or routes changed, [`memory`] gives back what is free,
-//! [`terminal`] takes the terminal over for a live table. Every error here is one line that says what happened and how to mend it.
+//! [`clock`] tells the time. [`watch`] waits for what the kernel announces by itself: [`network`] for changes of this
+//! host's addresses or routes, [`files`] for other files. [`memory`] gives back what is free, [`terminal`] takes the
+//! terminal over for a live table. Every error here is one line that says what happened and how to mend it.
 
 pub mod clock;
+pub mod files;
 pub mod holder;
 pub mod logger;
 pub mod memory;
@@ -15,12 +17,14 @@ pub mod privileges;
 pub mod signals;
 pub mod sockets;
 pub mod terminal;
+pub mod watch;
 
 pub use clock::{Clock, SuspendWatch};
 pub use logger::Logger;
 pub use notify::Notify;
 pub use signals::Signals;
 pub use sockets::Listener;
+pub use watch::{Change, Watch};
 
 use std::fmt;
 

@@ -1,13 +1,12 @@
 //! Changes of this host's addresses and routes, as the kernel announces them (rtnetlink(7)).
 //!
-//! A thread of its own reads the announcements, since they are rare and come in bursts; it tells of a burst once.
-//! Announcements that repeat what is known (an IPv6 router renews its advertisement every few minutes) are no change.
+//! They are rare and come in bursts; a burst is told of once. Announcements that repeat what is known (an IPv6 router
+//! renews its advertisement every few minutes) are no change.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsRawFd;
-use std::thread;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -34,56 +33,96 @@ const ROUTE: usize = 12;
 const IFA_CACHEINFO: u16 = 6;
 const RTA_CACHEINFO: u16 = 12;
 
-/// Calls `changed` from a thread of its own whenever addresses or routes of this host changed, once for a burst.
-///
-/// # Errors
-/// When the kernel's announcements cannot be had; har then learns of a change by queries that fail.
-pub fn watch(changed: impl Fn() + Send + 'static) -> Result<(), Error> {
-    let failed = |what: &str| {
-        Error(format!("changes of this host's network are not followed ({what}); failing queries will show them"))
-    };
-    let kind = (AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
-    let descriptor = socket::socket(kind.0, kind.1, kind.2, kind.3).map_err(|errno| failed(errno.desc()))?;
-    let groups =
-        libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV6_ROUTE;
-    socket::bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups as u32)).map_err(|errno| failed(errno.desc()))?;
-    let socket = Socket::from(descriptor);
-    let spawned = thread::Builder::new().name("har-network".to_owned()).spawn(move || follow(socket, &changed));
-    spawned.map(|_| ()).map_err(|error| failed(&error.to_string()))
+/// A socket on which the kernel announces changes, and what it has announced.
+pub struct NetworkWatch {
+    socket: Socket,
+    known: Known,
+    burst: Burst,
 }
 
-/// Reads for ever.
-fn follow(mut socket: Socket, changed: &dyn Fn()) {
-    let mut known = Known::default();
-    let mut buffer = vec![0; BUFFER];
-    // `Some`: a burst that began then is to be told of.
-    let mut begun: Option<Instant> = None;
-    loop {
-        let wait = begun.map(|_| QUIET);
-        if socket.set_read_timeout(wait).is_err() {
-            return;
-        }
-        let quiet = match socket.read(&mut buffer) {
-            Ok(length) => {
-                if known.take(buffer.get(..length).unwrap_or_default()) {
-                    begun.get_or_insert_with(Instant::now);
-                }
-                false
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => true,
-            Err(error) if error.kind() == ErrorKind::Interrupted => false,
-            // More was announced than the socket could hold: something changed, whatever it was.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                begun.get_or_insert_with(Instant::now);
-                false
-            }
-            Err(_) => return,
+impl NetworkWatch {
+    /// Watches from now on.
+    ///
+    /// # Errors
+    /// When the kernel's announcements cannot be had; har then learns of a change by queries that fail.
+    pub fn new() -> Result<NetworkWatch, Error> {
+        let failed = |what: &str| {
+            Error(format!("changes of this host's network are not followed ({what}); failing queries will show them"))
         };
-        if begun.is_some_and(|begun| quiet || begun.elapsed() >= LONGEST_BURST) {
-            changed();
-            begun = None;
-            thread::sleep(REST);
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let descriptor = socket::socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)
+            .map_err(|errno| failed(errno.desc()))?;
+        let groups =
+            libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV6_ROUTE;
+        socket::bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))
+            .map_err(|errno| failed(errno.desc()))?;
+        Ok(NetworkWatch { socket: Socket::from(descriptor), known: Known::default(), burst: Burst::default() })
+    }
+
+    /// Readable when [`NetworkWatch::read`] has something.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Reads what has been announced. `false` when there will be nothing more.
+    pub fn read(&mut self, now: Instant) -> bool {
+        // On the heap, and only while there is something to read: it is rare.
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(length) => {
+                    let changed = self.known.take(buffer.get(..length).unwrap_or_default());
+                    self.burst.announced(changed, now);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // More was announced than the socket could hold: something changed, whatever it was.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.burst.announced(true, now),
+                Err(_) => return false,
+            }
         }
+    }
+
+    /// When [`NetworkWatch::is_over`] is to be asked though nothing was announced.
+    pub fn due(&self) -> Option<Instant> {
+        self.burst.due()
+    }
+
+    /// Whether there is a change to tell of now; said once.
+    pub fn is_over(&mut self, now: Instant) -> bool {
+        self.burst.is_over(now)
+    }
+}
+
+/// Changes that came in a row.
+#[derive(Default)]
+struct Burst {
+    /// The first and the latest announcement of what is to be told.
+    open: Option<(Instant, Instant)>,
+    told: Option<Instant>,
+}
+
+impl Burst {
+    fn announced(&mut self, changed: bool, now: Instant) {
+        match &mut self.open {
+            Some((_, last)) => *last = now,
+            None if changed => self.open = Some((now, now)),
+            None => {}
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let (first, last) = self.open?;
+        let over = (last + QUIET).min(first + LONGEST_BURST);
+        Some(self.told.map_or(over, |told| over.max(told + REST)))
+    }
+
+    fn is_over(&mut self, now: Instant) -> bool {
+        let over = self.due().is_some_and(|due| due <= now);
+        if over {
+            *self = Burst { open: None, told: Some(now) };
+        }
+        over
     }
 }
 
@@ -161,6 +200,26 @@ mod tests {
         let length = message.len() as u32;
         message[..4].copy_from_slice(&length.to_ne_bytes());
         message
+    }
+
+    #[test]
+    fn a_burst_is_told_of_once_and_not_too_late() {
+        let (mut burst, start) = (Burst::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        burst.announced(false, start);
+        assert_eq!(burst.due(), None, "a repetition alone is none");
+        for ms in [0, 40, 80] {
+            burst.announced(true, at(ms));
+            assert!(!burst.is_over(at(ms + 30)));
+        }
+        assert_eq!(burst.due(), Some(at(130)));
+        assert!(burst.is_over(at(130)) && !burst.is_over(at(131)), "said once");
+        (200..1000).step_by(20).for_each(|ms| burst.announced(true, at(ms)));
+        assert_eq!(burst.due(), Some(at(630)), "not before its rest, however long ago it began");
+        assert!(!burst.is_over(at(629)) && burst.is_over(at(630)));
+        burst.announced(true, at(2000));
+        (2000..3000).step_by(20).for_each(|ms| burst.announced(false, at(ms)));
+        assert_eq!(burst.due(), Some(at(2250)), "an endless one is told of all the same");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +125,10 @@ pub struct Crew {
     listeners: Arc<[SocketAddr]>,
     /// Away while a worker looks.
     follower: Option<Box<Follower>>,
+    /// The files that the follower follows.
+    files: Vec<PathBuf>,
+    /// They may have changed since the follower went to look.
+    look_again: bool,
     upstream: Arc<Upstream>,
     /// Servers that lead back to har.
     looping: Vec<SocketAddr>,
@@ -150,6 +154,8 @@ impl Crew {
             slow: HashSet::new(),
             listeners: listeners.into(),
             follower: None,
+            files: Vec::new(),
+            look_again: false,
             upstream: Arc::new(Upstream {
                 general: Vec::new(),
                 routes: Vec::new(),
@@ -166,7 +172,13 @@ impl Crew {
     /// Takes over the upstream part of a configuration, with a follower that has looked once.
     pub fn configure(&mut self, config: &Config, follower: Box<Follower>) {
         self.set_servers(follower.servers().to_vec(), config.upstream.routes.clone(), config.upstream.source);
+        self.files = follower.files().to_vec();
         self.follower = Some(follower);
+    }
+
+    /// The files that list the general upstream servers.
+    pub fn followed_files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The general upstream servers.
@@ -223,7 +235,13 @@ impl Crew {
 
     /// Looks for another list of servers, on a worker: the file may be on a slow disk.
     pub fn follow(&mut self) {
-        let Some(mut follower) = self.follower.take() else { return };
+        if self.files.is_empty() {
+            return;
+        }
+        let Some(mut follower) = self.follower.take() else {
+            self.look_again = true;
+            return;
+        };
         let inbox = self.inbox.clone();
         // Without a thread to be had the follower would be lost with its job: it is begun anew then.
         let spare = follower.clone();
@@ -246,6 +264,9 @@ impl Crew {
             self.set_servers(follower.servers().to_vec(), routes, source);
         }
         self.follower = Some(follower);
+        if std::mem::take(&mut self.look_again) {
+            self.follow();
+        }
         changed
     }
 

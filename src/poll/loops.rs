@@ -101,7 +101,7 @@ impl Loops {
         self.due = Some(self.last_test.map_or(now, |last| last.after(SUSPICION)).max(now));
     }
 
-    /// Looks at how forwarding went since the last call, about a second ago.
+    /// Looks at how forwarding went since the last call, about a second of traffic.
     pub fn note(&mut self, traffic: Traffic, now: Time) {
         let asked = traffic.asked.saturating_sub(self.traffic.asked);
         let answered = traffic.answered.saturating_sub(self.traffic.answered);
@@ -113,6 +113,11 @@ impl Loops {
         if suspicious && older_than(SUSPICION) || since_test >= WORTH_A_TEST.0 && older_than(RETEST) {
             self.due = Some(now);
         }
+    }
+
+    /// When something is to be done though no query comes.
+    pub fn next_due(&self) -> Option<Time> {
+        [self.due, self.look_out_until].into_iter().flatten().min()
     }
 
     /// Whether a test is to begin.

@@ -18,6 +18,7 @@ pub mod jobs;
 mod ledger;
 pub mod lookup;
 pub mod loops;
+pub mod pace;
 mod postgres;
 mod redis;
 pub mod refit;
@@ -32,6 +33,7 @@ mod upstreams;
 pub mod workers;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,22 +45,27 @@ use crate::dns::snapshot::NameAnswer;
 use crate::health::roster::Roster;
 use crate::health::{Event, EventKind, Override, State, Time};
 use crate::mailbox::Inbox;
-use crate::os::{Clock, SuspendWatch};
+use crate::os::{Clock, SuspendWatch, memory};
 use crate::store::{Batch, Stored, Writer};
 use catalogue::Catalogue;
 use certificates::Certificates;
 use jobs::{Crew, Done};
 use ledger::Ledger;
 use loops::{Loops, Traffic};
+use pace::Pace;
 use refit::Searches;
 use tally::Tally;
 use upstreams::shown;
 
-/// Between two looks at what does not announce itself: the clock, the list of servers, the counters.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Between two looks at files that are watched: for what the kernel does not announce, such as a network file system's
+/// changes.
+const LOOK_AT_FILES: Duration = Duration::from_secs(60);
 
 /// What the last rows get to reach the disk when the daemon stops.
 const LAST_WRITE: Duration = Duration::from_secs(3);
+
+/// The first round of checks is over by then, and what the start alone needed is not needed any more.
+const TRIM_AFTER: Duration = Duration::from_secs(3);
 
 /// READY is reported after this even if a check has not come back.
 const READY_AFTER: Duration = Duration::from_secs(5);
@@ -94,6 +101,12 @@ pub enum Message {
     },
     /// This host's addresses or routes changed.
     NetworkChanged,
+    /// What a file that is followed leads to may have changed.
+    FilesChanged,
+    /// The clock jumped: perhaps the host slept.
+    ClockJumped,
+    /// The first query after a while without any.
+    Traffic,
     /// Hand the last counters over and end.
     Stop,
 }
@@ -167,8 +180,10 @@ pub type Rest = dyn FnMut(&[usize]) + Send;
 pub struct Link {
     /// Hands over what is new. Must not block.
     pub publish: Box<dyn Fn(Publication) + Send>,
-    /// A sign of life for the watchdog.
-    pub beat: Box<dyn Fn() + Send>,
+    /// A sign of life for the watchdog, with the time until the next one.
+    pub beat: Box<dyn Fn(Duration) + Send>,
+    /// From now on [`Message::FilesChanged`] tells of these paths. `false` when it may not.
+    pub watch_files: Box<dyn Fn(Vec<PathBuf>) -> bool + Send>,
     /// Adds the event loop's counters to a batch, and tells how forwarding goes.
     pub collect: Box<dyn FnMut(&mut Batch) -> Heard + Send>,
     /// Whether an upstream beyond loopback answered since this or `collect` was last called.
@@ -202,7 +217,12 @@ pub struct Poller {
     ledger: Ledger,
     certificates: Certificates,
     started: Time,
-    next_housekeeping: Time,
+    pace: Pace,
+    /// When the files that list the upstream servers are looked at though nobody told of a change; `None` = there are
+    /// none.
+    next_follow: Option<Time>,
+    /// Changes of those files are told of.
+    files_watched: bool,
     ready: bool,
     status: String,
     /// A worker is reading the configuration.
@@ -215,6 +235,8 @@ pub struct Poller {
     loops: Loops,
     /// Candidates that are looked for.
     searches: Searches,
+    /// What only the start needed is still in memory.
+    untrimmed: bool,
     /// Tables published since the first one.
     tables: u64,
 }
@@ -251,7 +273,8 @@ impl Poller {
             writer: setup.writer,
             link: Link {
                 publish: Box::new(|_| {}),
-                beat: Box::new(|| {}),
+                beat: Box::new(|_| {}),
+                watch_files: Box::new(|_| false),
                 collect: Box::new(|_| Heard::default()),
                 heard: Box::new(|| false),
                 asked: Box::new(|_| Vec::new()),
@@ -260,7 +283,9 @@ impl Poller {
             tally: Tally::default(),
             certificates: Certificates::default(),
             started: now,
-            next_housekeeping: now,
+            pace: Pace::new(now),
+            next_follow: None,
+            files_watched: false,
             ready: false,
             status: String::new(),
             reloading: false,
@@ -268,6 +293,7 @@ impl Poller {
             suspend: SuspendWatch::new(),
             loops: Loops::default(),
             searches,
+            untrimmed: true,
             tables: 0,
         };
         for problem in compiled.problems {
@@ -283,17 +309,27 @@ impl Poller {
         Arc::clone(&self.config)
     }
 
+    /// Starts the thread that writes the state file: the disk would be in the way of a start.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn begin_writing(&mut self) -> std::io::Result<()> {
+        self.writer.begin()
+    }
+
     /// Runs until [`Message::Stop`], then hands over the last rows.
     pub fn run(mut self, link: Link) {
         self.link = link;
         // Names, candidates and what a changed configuration left out: the tables are brought up to date at once.
         self.write_everything(self.clock.now());
         self.test_loops(self.clock.now());
+        self.watch_files(self.clock.now());
         let mut messages = Vec::new();
         loop {
             let wait = self.until_due();
+            (self.link.beat)(wait);
             self.inbox.wait(Some(wait), &mut messages);
-            (self.link.beat)();
+            (self.link.beat)(Duration::ZERO);
             let now = self.clock.now();
             for message in messages.drain(..) {
                 match message {
@@ -308,12 +344,13 @@ impl Poller {
     /// How long nothing is due, if nobody writes.
     fn until_due(&self) -> Duration {
         let now = self.clock.now();
-        let dues = [self.roster.next_due(), self.searches.next_due()];
-        let due = dues.into_iter().flatten().fold(self.next_housekeeping, Time::min);
+        let dues = [self.roster.next_due(), self.searches.next_due(), self.loops.next_due(), self.next_follow];
+        let due = dues.into_iter().flatten().fold(self.pace.due(), Time::min);
         due.since(now)
     }
 
     fn apply(&mut self, message: Message, now: Time) {
+        self.pace.hasten();
         match message {
             Message::Done(Done::Checked { job, result }) => {
                 self.crew.note(job.target, &result);
@@ -369,6 +406,9 @@ impl Poller {
                 (self.link.publish)(Publication::Renew);
                 self.loops.test_soon(now);
             }
+            Message::FilesChanged => self.follow(now),
+            // Looked at with the counters, which is soon now.
+            Message::ClockJumped | Message::Traffic => {}
             // The index means something in the latest table alone.
             Message::Asked { generation, name } if generation == self.tables => {
                 self.roster.asked(name as usize, now, now);
@@ -398,11 +438,14 @@ impl Poller {
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &self.config, &mut batch);
         tell(&batch.events);
-        if now >= self.next_housekeeping {
-            self.next_housekeeping = now.after(HOUSEKEEPING);
+        if self.pace.is_due(now) {
             self.housekeeping(&mut batch, now);
         }
         self.writer.send(batch);
+        self.watch_loops(now);
+        if self.next_follow.is_some_and(|due| due <= now) {
+            self.follow(now);
+        }
         self.hand_out(now);
     }
 
@@ -416,7 +459,7 @@ impl Poller {
         }
     }
 
-    /// Once a second: what does not announce itself.
+    /// What does not announce itself.
     fn housekeeping(&mut self, batch: &mut Batch, now: Time) {
         if let Some(slept) = self.suspend.slept() {
             info!("this host was suspended for {slept:.0?}: everything is checked at once");
@@ -424,11 +467,12 @@ impl Poller {
             self.roster.check_everything(now);
             self.searches.discoveries.hasten_all(now);
         }
-        self.crew.follow();
         self.let_rest(now);
         self.count(batch, now);
-        self.watch_loops(now);
         self.report_status();
+        if self.ready && now.since(self.started) >= TRIM_AFTER && std::mem::take(&mut self.untrimmed) {
+            memory::give_back();
+        }
     }
 
     /// Learns which names were asked for, and marks those that rest from now on.

@@ -45,6 +45,7 @@ impl Poller {
         self.roster.set_discovering(self.searches.discoveries.unfinished());
         self.catch_up(&fresh.known);
         self.crew.configure(&self.config, fresh.follower);
+        self.watch_files(now);
         self.loops.keep(&self.crew.tested());
         self.crew.set_looping(self.loops.found());
         self.writer.set_history(self.config.server.history);

@@ -101,6 +101,11 @@ impl Follower {
         &self.last
     }
 
+    /// The files that are looked at.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// The file that [`Follower::servers`] came from.
     pub fn source(&self) -> Option<&Path> {
         self.used.and_then(|at| self.paths.get(at)).map(PathBuf::as_path)

@@ -4,11 +4,25 @@ use std::net::SocketAddr;
 
 use log::{info, warn};
 
-use super::{Poller, Publication};
+use super::pace::BUSY;
+use super::{LOOK_AT_FILES, Poller, Publication};
 use crate::dns::HostName;
 use crate::health::Time;
 
 impl Poller {
+    /// Has changes of the files that list servers told of, and looks at them once.
+    pub(super) fn watch_files(&mut self, now: Time) {
+        self.files_watched = (self.link.watch_files)(self.crew.followed_files().to_vec());
+        self.follow(now);
+    }
+
+    /// Looks at the files that list servers, if there are any.
+    pub(super) fn follow(&mut self, now: Time) {
+        let pause = if self.files_watched { LOOK_AT_FILES } else { BUSY };
+        self.next_follow = (!self.crew.followed_files().is_empty()).then(|| now.after(pause));
+        self.crew.follow();
+    }
+
     /// The list of upstream servers changed: what failed for want of one is tried again now.
     pub(super) fn new_servers(&mut self, now: Time) {
         info!("upstream servers: {}", shown(self.crew.servers()));

@@ -64,12 +64,30 @@ pub struct Totals {
     pub tcp_expired: Count,
     answers: [Count; Kind::ALL.len()],
     books: [Count; 9],
+    /// Somebody wants to know of the next query.
+    to_tell: AtomicBool,
 }
 
 impl Totals {
     /// Replies of one kind that har gave itself.
     pub fn answers(&self, kind: Kind) -> u64 {
         self.answers.get(kind as usize).map_or(0, Count::get)
+    }
+
+    /// From now on the next query is worth a [`super::Notice::Traffic`], once.
+    pub fn be_told(&self) {
+        self.to_tell.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody wants to know of a query; once.
+    pub(super) fn is_to_tell(&self) -> bool {
+        // The load spares a busy server the locked instruction.
+        self.to_tell.load(Ordering::Relaxed) && self.to_tell.swap(false, Ordering::Relaxed)
+    }
+
+    /// Messages of clients.
+    pub(super) fn received(&self) -> u64 {
+        self.udp_received.get() + self.tcp_received.get()
     }
 
     /// What became of the forwarded queries, as of the last wake of the loop.

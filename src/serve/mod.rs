@@ -91,6 +91,8 @@ pub enum Notice {
         /// The name asked for.
         probe: HostName,
     },
+    /// The first query after [`counters::Totals::be_told`].
+    Traffic,
     /// The upstream servers' counters, at the start and whenever the servers change.
     Upstreams(Vec<(SocketAddr, Arc<ServerCounters>)>),
 }
@@ -112,6 +114,8 @@ pub struct Server {
     reloading: bool,
     is_ready: bool,
     stop: Stop,
+    /// Queries received when last looked at.
+    received: u64,
 }
 
 /// An address that is served.
@@ -139,7 +143,7 @@ enum Stop {
 }
 
 impl Server {
-    /// Registers everything; nothing is served before [`Server::run`].
+    /// Registers everything; nothing is served before [`Server::begin`].
     ///
     /// # Errors
     /// When the kernel refuses a descriptor or a registration.
@@ -164,12 +168,18 @@ impl Server {
             reloading: false,
             is_ready: false,
             stop: Stop::No,
+            received: 0,
         };
         for listener in setup.listeners {
             server.add_listener(listener)?;
         }
         server.tell_upstreams();
         Ok((server, updates))
+    }
+
+    /// Answers what has been asked until now, before [`Server::run`].
+    pub fn begin(&mut self, now: Instant) {
+        self.wake(&Events::with_capacity(0), &mut Batch::new(), now);
     }
 
     /// Serves until it is stopped.
@@ -222,6 +232,15 @@ impl Server {
         self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
         self.desk.forwarder.flush(now);
         self.desk.totals.set_books(self.desk.forwarder.books());
+        self.tell_traffic();
+    }
+
+    /// Says so when queries come again.
+    fn tell_traffic(&mut self) {
+        let received = self.desk.totals.received();
+        if received != std::mem::replace(&mut self.received, received) && self.desk.totals.is_to_tell() {
+            (self.desk.notices)(Notice::Traffic);
+        }
     }
 
     fn obey_signals(&mut self, now: Instant) {
@@ -342,8 +361,9 @@ impl Server {
         {
             watchdog.next = now + watchdog.every;
             let beats = self.updates.beats();
+            let moved = std::mem::replace(&mut watchdog.beats, beats) != beats;
             // Before the poller's first sign of life it is the start-up timeout's to judge.
-            if std::mem::replace(&mut watchdog.beats, beats) != beats || !self.is_ready {
+            if moved || self.updates.is_asleep(now) || !self.is_ready {
                 self.notify.alive();
             }
         }

@@ -333,7 +333,12 @@ fn the_service_manager_is_told() {
     wait("READY=1");
     server.updates.send(Update::Status("fine".to_owned())).unwrap();
     wait("STATUS=fine");
-    server.updates.beat();
+    server.updates.beat(Duration::ZERO);
+    wait("WATCHDOG=1");
+    // One beat that announces a sleep feeds it more than once.
+    server.updates.beat(Duration::from_millis(500));
+    wait("WATCHDOG=1");
+    wait("WATCHDOG=1");
     wait("WATCHDOG=1");
     server.reload.write_all(b"x").unwrap();
     wait("RELOADING=1");

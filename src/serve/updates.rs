@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 
@@ -84,6 +85,9 @@ struct Shared {
     pending: Mutex<Pending>,
     waker: Waker,
     beats: AtomicU64,
+    began: Instant,
+    /// Until when the poller said it would sleep, in milliseconds since then.
+    asleep_until: AtomicU64,
 }
 
 /// What has come together since the loop last looked.
@@ -106,7 +110,13 @@ pub(super) struct Pending {
 impl UpdateSender {
     pub(super) fn new(waker: Waker) -> UpdateSender {
         let pending = Mutex::new(Pending::default());
-        UpdateSender(Arc::new(Shared { pending, waker, beats: AtomicU64::new(0) }))
+        UpdateSender(Arc::new(Shared {
+            pending,
+            waker,
+            beats: AtomicU64::new(0),
+            began: Instant::now(),
+            asleep_until: AtomicU64::new(0),
+        }))
     }
 
     /// Hands an update over and wakes the loop.
@@ -120,9 +130,18 @@ impl UpdateSender {
         if std::mem::replace(&mut pending.filled, true) { Ok(()) } else { self.0.waker.wake() }
     }
 
-    /// A sign of life of the poller: the watchdog is fed only while these come. Wakes nobody.
-    pub fn beat(&self) {
+    /// A sign of life of the poller, and how long it will sleep now: the watchdog is fed only while these come. Wakes
+    /// nobody.
+    pub fn beat(&self, sleep: Duration) {
+        let until = (self.0.began.elapsed() + sleep).as_millis();
+        self.0.asleep_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.0.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the poller need not give a sign of life yet.
+    pub(super) fn is_asleep(&self, now: Instant) -> bool {
+        let now = now.saturating_duration_since(self.0.began).as_millis();
+        now < u128::from(self.0.asleep_until.load(Ordering::Relaxed))
     }
 
     pub(super) fn beats(&self) -> u64 {

@@ -35,6 +35,8 @@ pub struct Store {
     pub(super) hindrance: Option<String>,
     /// What the last daemon left could not be read at the start, and has not been since.
     pub(super) missed: bool,
+    /// The write-ahead log is in use, see [`Store::prepare`].
+    prepared: bool,
     /// When a damaged file was last moved aside.
     moved: Option<Instant>,
     identity: Option<(u64, u64)>,
@@ -76,6 +78,15 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// What a file is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// What it remembers; nothing but a missing schema is written.
+    Reading,
+    /// Everything.
+    Writing,
+}
+
 /// How an attempt to open ended short of a file that can be written.
 enum Shortfall {
     /// Can be read only, and why.
@@ -87,8 +98,8 @@ enum Shortfall {
 }
 
 impl Store {
-    /// Opens the state file, with its folder made where it is missing. Only a folder that cannot be written is
-    /// an error.
+    /// Opens the state file for reading what it remembers, with its folder made where it is missing. Only a folder
+    /// that cannot be written is an error. [`Store::prepare`] is to follow before anything is written.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -100,11 +111,12 @@ impl Store {
             connection: None,
             hindrance: None,
             missed: false,
+            prepared: false,
             moved: None,
             identity: None,
             journal: None,
         };
-        let notes = store.reopen();
+        let notes = store.reopen_for(Purpose::Reading);
         Ok(Opened { store, notes })
     }
 
@@ -118,22 +130,42 @@ impl Store {
         self.connection.is_some() && self.hindrance.is_none()
     }
 
+    /// Does what [`Store::open`] left: the change to the write-ahead log syncs the disk several times, and no answer
+    /// is to wait for that. `Some` when the file had to be opened again, with what the log should say.
+    pub(super) fn prepare(&mut self) -> Option<Vec<String>> {
+        if self.prepared || !self.is_writable() {
+            return None;
+        }
+        match set_up(self.connection.as_ref()?) {
+            Ok(()) => {
+                self.prepared = true;
+                None
+            }
+            Err(_) => Some(self.reopen()),
+        }
+    }
+
     /// Opens again after anything; returns what the log should say.
     pub(super) fn reopen(&mut self) -> Vec<String> {
+        self.reopen_for(Purpose::Writing)
+    }
+
+    fn reopen_for(&mut self, purpose: Purpose) -> Vec<String> {
         self.close();
         let mut notes = Vec::new();
-        let mut attempt = attempt(&self.path);
+        let mut attempt = attempt(&self.path, purpose);
         if let Err(Shortfall::Damaged(reason)) = &attempt
             && self.may_set_aside()
         {
             notes.push(self.set_aside(reason));
-            attempt = self::attempt(&self.path);
+            attempt = self::attempt(&self.path, purpose);
         }
         let path = self.path.display();
         match attempt {
             Ok(connection) => {
                 self.connection = Some(connection);
                 self.hindrance = None;
+                self.prepared = purpose == Purpose::Writing;
             }
             Err(Shortfall::ReadOnly(connection, reason)) => {
                 self.connection = Some(*connection);
@@ -248,7 +280,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(nix::unistd::eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-fn attempt(path: &Path) -> Result<Connection, Shortfall> {
+fn attempt(path: &Path, purpose: Purpose) -> Result<Connection, Shortfall> {
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => return Err(Shortfall::Nothing("is not a file but something else".to_owned())),
         Ok(_) => (),
@@ -278,7 +310,9 @@ fn attempt(path: &Path) -> Result<Connection, Shortfall> {
             return Err(Shortfall::Nothing("is a database of some other program".to_owned()));
         }
     }
-    set_up(&connection).map_err(shortfall)?;
+    if purpose == Purpose::Writing {
+        set_up(&connection).map_err(shortfall)?;
+    }
     Ok(connection)
 }
 

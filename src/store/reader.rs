@@ -29,6 +29,9 @@ const WAIT: Duration = Duration::from_secs(2);
 /// A heartbeat older than this belongs to a daemon that is gone or cannot write.
 pub const HEARTBEAT_LATE: Duration = Duration::from_secs(15);
 
+/// One this young was written by a daemon that runs: a quiet one writes it every 4 s.
+const HEARTBEAT_FRESH: Duration = Duration::from_secs(6);
+
 /// The state file, opened to read.
 pub struct Reader {
     connection: Connection,
@@ -213,7 +216,7 @@ impl Stored {
         match (beats, there) {
             (true, true) => Life::Running,
             (false, true) => Life::Silent,
-            (true, false) if now().since(daemon.heartbeat_at) < Duration::from_secs(3) => Life::Running,
+            (true, false) if now().since(daemon.heartbeat_at) < HEARTBEAT_FRESH => Life::Running,
             (_, false) => Life::Gone,
         }
     }

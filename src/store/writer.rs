@@ -1,16 +1,18 @@
 //! The thread that owns the state file while har runs.
 //!
-//! [`Writer::send`] merges into what waits and never blocks. Once a tick everything that waits is written in one
-//! transaction, without waiting for anybody's lock: what cannot be written stays, within bounds, for the
+//! [`Writer::send`] merges into what waits and never blocks. Once a tick, if something waits, everything is written in
+//! one transaction, without waiting for anybody's lock: what cannot be written stays, within bounds, for the
 //! next tick. The same tick looks for rows that others wrote (`PRAGMA data_version`), for a file that
-//! was deleted or replaced, and tries again what could not be opened.
+//! was deleted or replaced, and tries again what could not be opened. While nothing waits and the file is well, the
+//! thread sleeps until somebody else writes, which the [`Alarm`] announces.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::TransactionBehavior;
 
+use super::alarm::Alarm;
 use super::base::Base;
 use super::batch::{Batch, Pending};
 use super::open::Store;
@@ -21,8 +23,15 @@ use super::summary::Summary;
 use super::time::now;
 use crate::health::Override;
 
-/// Between two looks at the file: overrides written by others take effect within it.
+/// Between two rounds: overrides written by others take effect within it.
 pub const TICK: Duration = Duration::from_millis(500);
+
+/// Between two rounds while nothing waits and nobody else writes: for what is not announced.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// How long there is a round every tick after somebody else wrote: the write is announced when it begins, and it
+/// counts when it ends.
+const ATTENTION: Duration = Duration::from_secs(5);
 
 /// Ticks between two attempts to open a file that could not be used.
 const RETRY_TICKS: u32 = 4;
@@ -49,13 +58,15 @@ pub struct Hooks {
 /// The handle to the writing thread.
 pub struct Writer {
     shared: Arc<Shared>,
+    /// What the thread is to have, until it is started.
+    idle: Option<(Store, Hooks)>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     state: Mutex<Waiting>,
-    /// Something is asked of the writer.
-    asked: Condvar,
+    /// Wakes the thread, once there is one.
+    waker: OnceLock<Arc<mio::Waker>>,
     /// The writer has done it.
     done: Condvar,
 }
@@ -73,23 +84,53 @@ struct Waiting {
 }
 
 impl Writer {
-    /// Starts the thread; `history` is how long single results are kept (zero = none).
+    /// A writer that works from the start; `history` is how long single results are kept (zero = none).
+    ///
+    /// # Errors
+    /// As [`Writer::begin`].
     pub fn start(store: Store, history: Duration, hooks: Hooks) -> std::io::Result<Writer> {
+        let mut writer = Writer::new(store, history, hooks);
+        writer.begin()?;
+        Ok(writer)
+    }
+
+    /// A writer that writes nothing before [`Writer::begin`].
+    pub fn new(store: Store, history: Duration, hooks: Hooks) -> Writer {
         let shared = Arc::new(Shared {
             state: Mutex::new(Waiting { history, ..Waiting::default() }),
-            asked: Condvar::new(),
+            waker: OnceLock::new(),
             done: Condvar::new(),
         });
-        let theirs = Arc::clone(&shared);
+        Writer { shared, idle: Some((store, hooks)), thread: None }
+    }
+
+    /// Starts the thread, once.
+    ///
+    /// # Errors
+    /// When no thread can be had; nothing is ever written then.
+    pub fn begin(&mut self) -> std::io::Result<()> {
+        let Some((store, hooks)) = self.idle.take() else { return Ok(()) };
+        let theirs = Arc::clone(&self.shared);
+        let alarm = Alarm::new()?;
+        let _ = self.shared.waker.set(alarm.waker());
         let thread = thread::Builder::new()
             .name("har-store".to_owned())
-            .spawn(move || Thread::new(theirs, store, hooks).run())?;
-        Ok(Writer { shared, thread: Some(thread) })
+            .spawn(move || Thread::new(theirs, store, hooks, alarm).run())?;
+        self.thread = Some(thread);
+        Ok(())
     }
 
     /// Hands over what changed. Never blocks: it is written at the next tick, 500 ms at most.
     pub fn send(&self, batch: Batch) {
-        self.shared.lock().pending.add(batch);
+        let first = {
+            let mut state = self.shared.lock();
+            let was_empty = state.pending.is_empty();
+            state.pending.add(batch);
+            was_empty && !state.pending.is_empty()
+        };
+        if first {
+            self.shared.wake();
+        }
     }
 
     /// After a reload: how long single results are kept from now on.
@@ -102,7 +143,7 @@ impl Writer {
         let mut state = self.shared.lock();
         state.asked += 1;
         let ticket = state.asked;
-        self.shared.asked.notify_one();
+        self.shared.wake();
         let waiting = |state: &mut Waiting| state.written < ticket && !state.ended;
         let (state, _) =
             self.shared.done.wait_timeout_while(state, deadline, waiting).unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +159,7 @@ impl Writer {
     fn end(&mut self, deadline: Duration) -> bool {
         let mut state = self.shared.lock();
         state.stop = Some(Instant::now() + deadline);
-        self.shared.asked.notify_one();
+        self.shared.wake();
         // The last attempt may have begun at the deadline; it is short.
         let (state, _) = self
             .shared
@@ -143,10 +184,25 @@ impl Drop for Writer {
 }
 
 impl Shared {
+    fn wake(&self) {
+        // A call that fails is made up for by the next round.
+        if let Some(Err(error)) = self.waker.get().map(|waker| waker.wake()) {
+            log::debug!("the writer cannot be woken: {error}");
+        }
+    }
+
     // A panic ends the daemon; in a test the value behind a poisoned lock is as good as before.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a round of the thread knew.
+struct Round {
+    begun: Instant,
+    /// The flushes that had been asked for.
+    ticket: u64,
+    stopping: bool,
 }
 
 /// What the thread itself keeps.
@@ -154,6 +210,9 @@ struct Thread {
     shared: Arc<Shared>,
     store: Store,
     hooks: Hooks,
+    alarm: Alarm,
+    /// Until when somebody else may be writing.
+    attention: Option<Instant>,
     targets: Targets,
     summary: Summary,
     /// What a file that could not be read at the start had counted.
@@ -173,11 +232,13 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(shared: Arc<Shared>, store: Store, hooks: Hooks) -> Thread {
+    fn new(shared: Arc<Shared>, store: Store, hooks: Hooks, alarm: Alarm) -> Thread {
         Thread {
             shared,
             store,
             hooks,
+            alarm,
+            attention: None,
             targets: Targets::default(),
             summary: Summary::default(),
             base: Base::default(),
@@ -194,11 +255,13 @@ impl Thread {
 
     fn run(mut self) {
         self.told = self.store.hindrance().is_some();
+        self.prepare();
         self.recover();
         let shared = Arc::clone(&self.shared);
         loop {
+            let begun = Instant::now();
+            self.alarm.ignore();
             self.look_after_file();
-            self.look_at_overrides();
             let (pending, history, ticket, stop) = {
                 let mut state = shared.lock();
                 (std::mem::take(&mut state.pending), state.history, state.asked, state.stop)
@@ -208,6 +271,9 @@ impl Thread {
             if complete && written {
                 self.tidy_up();
             }
+            // Listens first: what is written before the look is seen by it, what is written after it is announced.
+            let announced = self.store.is_writable() && self.alarm.listen(&self.store.path);
+            self.look_at_overrides();
             let mut state = shared.lock();
             if written && state.written < ticket {
                 state.written = ticket;
@@ -225,10 +291,60 @@ impl Thread {
                 shared.done.notify_all();
                 return;
             }
-            let pause = if state.stop.is_some() { TICK / 25 } else { TICK };
-            let had_stop = state.stop.is_some();
-            let idle = |state: &mut Waiting| (had_stop || state.stop.is_none()) && state.asked == ticket;
-            drop(shared.asked.wait_timeout_while(state, pause, idle).unwrap_or_else(PoisonError::into_inner));
+            let stopping = state.stop.is_some();
+            drop(state);
+            let quiet = announced && written && self.failing_since.is_none();
+            let round = Round { begun, ticket, stopping };
+            self.sleep(
+                round,
+                if stopping {
+                    TICK / 25
+                } else if quiet {
+                    self.until_expiry()
+                } else {
+                    TICK
+                },
+            );
+        }
+    }
+
+    /// Sleeps until the next round, which is a tick after the last one began when there is something to do.
+    fn sleep(&mut self, round: Round, pause: Duration) {
+        let mut until = Instant::now() + pause;
+        loop {
+            let now = Instant::now();
+            if self.attention.is_some_and(|end| now < end) {
+                until = until.min(round.begun + TICK);
+            }
+            {
+                let state = self.shared.lock();
+                if state.asked != round.ticket || state.stop.is_some() != round.stopping {
+                    return;
+                }
+                if !state.pending.is_empty() && !round.stopping {
+                    until = until.min(round.begun + TICK);
+                }
+            }
+            if now >= until {
+                return;
+            }
+            if self.alarm.wait(until - now) {
+                self.attention = Some(Instant::now() + ATTENTION);
+            }
+        }
+    }
+
+    /// The longest sleep that misses no override's end.
+    fn until_expiry(&self) -> Duration {
+        let now = now();
+        let ends = self.overrides.iter().filter_map(|order| order.expires_at);
+        ends.map(|end| end.since(now)).min().unwrap_or(QUIET).clamp(TICK / 25, QUIET)
+    }
+
+    /// Makes the file that was opened ready to be written.
+    fn prepare(&mut self) {
+        if let Some(notes) = self.store.prepare() {
+            self.settle_in(notes, true);
         }
     }
 
@@ -258,6 +374,11 @@ impl Thread {
 
     fn reopen(&mut self, resend: bool) {
         let notes = self.store.reopen();
+        self.settle_in(notes, resend);
+    }
+
+    /// After the file was opened again.
+    fn settle_in(&mut self, notes: Vec<String>, resend: bool) {
         self.targets.clear();
         self.seen = None;
         self.tell_all(notes);

@@ -28,6 +28,7 @@ mod harness;
 mod health;
 mod host;
 mod hostile;
+mod idle;
 mod integration;
 mod letter;
 mod localnet;

@@ -254,6 +254,8 @@ fn rows_that_make_no_sense_are_ignored_and_told_of_once() {
 #[test]
 fn slips_are_refused_with_the_nearest_that_is_known() {
     let (har, _backends, _upstream) = start();
+    // What the commands look at: it may be in the file later than READY.
+    har.until_sql("SELECT count(*) FROM ranking WHERE state = 'up'", |count| count == "4");
     for (arguments, code, line) in [
         (&["drain", "127.0.0.22"][..], 2, "did you mean '127.0.0.2'?"),
         (&["drain", "127.0.0.2", "--name", "apj.example"], 2, "did you mean 'api.example'?"),

@@ -44,7 +44,7 @@ pub fn diagnose(scene: &Scene<'_>, out: &mut Vec<Finding>) {
 
 /// Whether a check looks at a certificate's dates.
 fn verifies(config: &Config) -> bool {
-    let checks = config.names.iter().flat_map(|name| &name.candidates).flat_map(|candidate| &candidate.checks);
+    let checks = config.names.iter().flat_map(|name| &name.candidates).flat_map(|candidate| candidate.checks.iter());
     checks.into_iter().any(|check| match &check.kind {
         CheckKind::Http(http) => http.tls && http.trust.verify,
         CheckKind::Tls(_) => true,

@@ -1,0 +1,116 @@
+//! What the writer sleeps on: a call of another thread, or somebody else's hand on the state file.
+//!
+//! inotify(7) announces writes to the write-ahead log. har's own are not listened to: the writer turns a deaf ear
+//! while it writes and looks once by itself afterwards, so that a quiet daemon wakes for others only.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::repair::beside;
+
+const CALLED: Token = Token(0);
+const ANNOUNCED: Token = Token(1);
+
+/// Wakes the writer's thread, and is woken by the kernel.
+pub(super) struct Alarm {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    inotify: Option<Inotify>,
+    /// The file whose log is listened to.
+    listening: Option<PathBuf>,
+}
+
+impl Alarm {
+    /// An alarm that listens to no file.
+    pub fn new() -> io::Result<Alarm> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), CALLED)?);
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok().filter(|inotify| {
+            let descriptor = inotify.as_fd().as_raw_fd();
+            poll.registry().register(&mut SourceFd(&descriptor), ANNOUNCED, Interest::READABLE).is_ok()
+        });
+        Ok(Alarm { poll, events: Events::with_capacity(4), waker, inotify, listening: None })
+    }
+
+    /// What other threads wake it with.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Announces from now on what others do to this file. `false` when that cannot be had: it is to be looked at.
+    pub fn listen(&mut self, path: &Path) -> bool {
+        let change = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        let loss = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        let heard = self.inotify.as_ref().is_some_and(|inotify| {
+            inotify.add_watch(&beside(path, "-wal"), change).is_ok() && inotify.add_watch(path, loss).is_ok()
+        });
+        self.listening = heard.then(|| path.to_owned());
+        heard
+    }
+
+    /// Announces no writes until [`Alarm::listen`].
+    pub fn ignore(&mut self) {
+        let Some(path) = self.listening.take() else { return };
+        if let Some(inotify) = &self.inotify {
+            // Another mask, not the end of the watch, which would be announced itself.
+            let _ = inotify.add_watch(&beside(&path, "-wal"), AddWatchFlags::IN_DELETE_SELF);
+        }
+    }
+
+    /// Sleeps until it is woken, something is announced, or the time is over. `true` for what others did to the file.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        if self.poll.poll(&mut self.events, Some(timeout)).is_err() {
+            return false;
+        }
+        let announced = self.events.iter().any(|event| event.token() == ANNOUNCED);
+        announced
+            && self.inotify.as_ref().is_some_and(|inotify| {
+                let mut any = false;
+                while let Ok(events) = inotify.read_events() {
+                    any |= !events.is_empty();
+                }
+                any
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn others_are_heard_and_own_writes_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.db");
+        let log = beside(&path, "-wal");
+        let mut alarm = Alarm::new().unwrap();
+        assert!(!alarm.listen(&path), "there is no file");
+        fs::write(&path, "").unwrap();
+        fs::write(&log, "").unwrap();
+        assert!(alarm.listen(&path));
+        fs::write(&log, "somebody").unwrap();
+        assert!(alarm.wait(SOON));
+        assert!(!alarm.wait(Duration::ZERO), "said once");
+        alarm.ignore();
+        fs::write(&log, "har").unwrap();
+        assert!(!alarm.wait(Duration::ZERO));
+        assert!(alarm.listen(&path));
+        assert!(!alarm.wait(Duration::ZERO), "what was ignored does not come later");
+        alarm.waker().wake().unwrap();
+        assert!(!alarm.wait(SOON), "a call is no announcement");
+        fs::remove_file(&path).unwrap();
+        assert!(alarm.wait(SOON), "the file is gone");
+    }
+}

@@ -26,6 +26,7 @@ mod harness;
 mod health;
 mod host;
 mod hostile;
+mod instructions;
 mod letter;
 mod localnet;
 mod loops;

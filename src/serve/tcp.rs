@@ -35,6 +35,8 @@ pub(super) struct Connections {
     generation: u32,
     /// Slots with work left, or with replies to send.
     due: Vec<usize>,
+    /// Those of the wake at hand, kept between wakes for its storage.
+    serving: Vec<usize>,
     /// Not later than the earliest deadline of a stream.
     deadline: Option<Instant>,
 }
@@ -68,6 +70,7 @@ impl Connections {
             first_token,
             generation: 0,
             due: Vec::new(),
+            serving: Vec::new(),
             deadline: None,
         }
     }
@@ -176,7 +179,10 @@ impl Connections {
 
     /// Serves every connection that has work, each for a burst.
     pub fn serve(&mut self, registry: &Registry, desk: &mut Desk, buffer: &mut [u8], now: Instant) {
-        for slot in std::mem::take(&mut self.due) {
+        let mut serving = std::mem::take(&mut self.serving);
+        // What becomes due meanwhile waits for the next call.
+        std::mem::swap(&mut self.due, &mut serving);
+        for slot in serving.drain(..) {
             let Some(connection) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             connection.is_due = false;
             let more = connection.serve(desk, buffer, now);
@@ -192,6 +198,7 @@ impl Connections {
                 }
             }
         }
+        self.serving = serving;
     }
 
     /// Whether [`Connections::serve`] has work left.

@@ -29,6 +29,7 @@ mod health;
 mod host;
 mod hostile;
 mod idle;
+mod instructions;
 mod integration;
 mod letter;
 mod localnet;

@@ -127,12 +127,17 @@ impl Sockets {
         if busy && socket.shared {
             return false;
         }
+        self.retire(key);
+        true
+    }
+
+    /// Forgets an idle socket and keeps its storage for another one.
+    fn retire(&mut self, key: Key) {
         if let Some(socket) = self.remove(key)
             && self.spare.len() < POOL
         {
             self.spare.push(socket.waiting);
         }
-        true
     }
 
     /// Forgets a socket.
@@ -143,10 +148,8 @@ impl Sockets {
         {
             let pool = &mut self.shared[at].1;
             if let Some(index) = pool.iter().position(|other| *other == key) {
+                // An empty one stays: at low rates the next query would have to allocate it anew.
                 pool.swap_remove(index);
-            }
-            if pool.is_empty() {
-                self.shared.swap_remove(at);
             }
         }
         Some(socket)
@@ -163,7 +166,7 @@ impl Sockets {
                 socket.waiting.is_empty() && (all || now.saturating_duration_since(socket.opened) >= LONGEST_USE)
             };
             if self.open.get(key).is_some_and(due) {
-                self.remove(key);
+                self.retire(key);
                 closed.push(key);
             }
         }

@@ -565,8 +565,10 @@ impl InFlight {
         self.timers.prune(entries.len(), |at, key| entries.get(key).is_some_and(|entry| entry.wake == at));
         if self.ages.len() > 2 * entries.len() + SPARE.0 {
             self.ages.retain(|key| entries.get(*key).is_some_and(|entry| !entry.ghost));
-            self.ages.shrink_to(2 * entries.len() + SPARE.0);
-            self.clients.shrink_to(2 * entries.len() + SPARE.0);
+            // Twice what brought it here: an even load must not give back now what it needs with the next query.
+            let kept = 2 * (2 * entries.len() + SPARE.0);
+            self.ages.shrink_to(kept);
+            self.clients.shrink_to(kept);
         }
     }
 

@@ -121,7 +121,8 @@ impl Timers {
         }
         if self.heap.len() > 2 * live + KEPT_SLOTS {
             self.heap.retain(|Reverse((at, key))| valid(*at, *key));
-            self.heap.shrink_to(2 * live + KEPT_SLOTS);
+            // Twice what brought it here: an even load must not give back now what it needs with the next query.
+            self.heap.shrink_to(2 * (2 * live + KEPT_SLOTS));
         }
     }
 }

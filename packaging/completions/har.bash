@@ -28,6 +28,9 @@ _har() {
             har,demo)
                 cmd="har__subcmd__demo"
                 ;;
+            har,doctor)
+                cmd="har__subcmd__doctor"
+                ;;
             har,drain)
                 cmd="har__subcmd__drain"
                 ;;
@@ -58,6 +61,9 @@ _har() {
             har,replay)
                 cmd="har__subcmd__replay"
                 ;;
+            har,report)
+                cmd="har__subcmd__report"
+                ;;
             har,serve)
                 cmd="har__subcmd__serve"
                 ;;
@@ -81,6 +87,9 @@ _har() {
                 ;;
             har__subcmd__help,demo)
                 cmd="har__subcmd__help__subcmd__demo"
+                ;;
+            har__subcmd__help,doctor)
+                cmd="har__subcmd__help__subcmd__doctor"
                 ;;
             har__subcmd__help,drain)
                 cmd="har__subcmd__help__subcmd__drain"
@@ -112,6 +121,9 @@ _har() {
             har__subcmd__help,replay)
                 cmd="har__subcmd__help__subcmd__replay"
                 ;;
+            har__subcmd__help,report)
+                cmd="har__subcmd__help__subcmd__report"
+                ;;
             har__subcmd__help,serve)
                 cmd="har__subcmd__help__subcmd__serve"
                 ;;
@@ -131,7 +143,7 @@ _har() {
 
     case "${cmd}" in
         har)
-            opts="-h -V --help --version serve check-config status metrics replay events probe explain drain undrain force-up pin unpin bypass overrides demo completions help"
+            opts="-h -V --help --version serve check-config status metrics replay events report probe explain drain undrain force-up pin unpin bypass overrides doctor demo completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -214,6 +226,28 @@ _har() {
                     return 0
                     ;;
                 --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        har__subcmd__doctor)
+            opts="-h -V --json --root --config --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -325,7 +359,7 @@ _har() {
             return 0
             ;;
         har__subcmd__help)
-            opts="serve check-config status metrics replay events probe explain drain undrain force-up pin unpin bypass overrides demo completions help"
+            opts="serve check-config status metrics replay events report probe explain drain undrain force-up pin unpin bypass overrides doctor demo completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -381,6 +415,20 @@ _har() {
             return 0
             ;;
         har__subcmd__help__subcmd__demo)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        har__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -521,6 +569,20 @@ _har() {
             return 0
             ;;
         har__subcmd__help__subcmd__replay)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        har__subcmd__help__subcmd__report)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -686,6 +748,36 @@ _har() {
                     return 0
                     ;;
                 --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        har__subcmd__report)
+            opts="-h -V --output --since --limit --config --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

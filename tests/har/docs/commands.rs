@@ -123,7 +123,8 @@ fn every_command_of_cargo_is_one_that_it_takes() {
             let word = line.split_whitespace().nth(1).expect("behind the blank");
             assert!(known.contains(&word), "{}: `{line}`", page.name);
             if let Some(found) = bench.captures(&line) {
-                assert!(root().join(format!("benches/{}.rs", &found[1])).exists(), "{}: `{line}`", page.name);
+                let sources = [format!("benches/{}.rs", &found[1]), format!("benches/{}/main.rs", &found[1])];
+                assert!(sources.iter().any(|source| root().join(source).exists()), "{}: `{line}`", page.name);
             }
         }
     }

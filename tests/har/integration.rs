@@ -39,7 +39,7 @@ fn unpacked(package: &str, file: &str) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    skip(&format!("{package} is not unpacked (tests/run does it; HAR_TEST_HEAVY=1 for the large ones)"));
+    skip(&format!("{package} is not unpacked (tests/run does it)"));
     None
 }
 

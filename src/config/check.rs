@@ -420,13 +420,18 @@ pub(super) struct For<'a> {
     pub name: &'a str,
     /// The candidate.
     pub host: &'a Target,
-    /// The candidate as text.
+    /// The candidate as text; may be empty where [`Definition::wants_text`] does not ask for it.
     pub host_text: &'a str,
     /// The port that discovery found.
     pub port: Option<u16>,
 }
 
 impl Definition {
+    /// Whether [`Definition::build`] reads the candidate as text.
+    pub fn wants_text(&self) -> bool {
+        !matches!(&self.kind, Kind::Tcp(TcpCheck { send: None, .. }) | Kind::None)
+    }
+
     /// The check of one candidate. A problem is noted when the placeholders do not fit there.
     pub fn build(&self, of: For<'_>, timeout: Duration, problems: &mut Problems) -> Option<Check> {
         if self.uses_name && of.name.starts_with('*') {
@@ -455,8 +460,7 @@ impl Definition {
                 host.map(|host| CheckKind::Http(filled_http(url, http, host, &filling(url.port))))
             }
         };
-        let note =
-            |reason| problems.error(self.spot, &self.key, format!("for the candidate {}: {reason}", of.host_text));
+        let note = |reason| problems.error(self.spot, &self.key, format!("for the candidate {}: {reason}", of.host));
         let kind = filled.map_err(note).ok()?;
         Some(Check { kind, timeout, address: self.address, source: self.source })
     }

@@ -14,6 +14,7 @@ use ureq::http::{HeaderName, HeaderValue, Method};
 use super::databases::{Database, read_postgres, read_redis};
 use super::discover::tcp_port;
 use super::table::{At, Item, Problems, Spot, Table};
+use super::tls::write_trust;
 use super::url::{Filling, Url, check_placeholders, final_host, placeholders, without_placeholders};
 use super::{Check, CheckKind, ExecCheck, HttpCheck, Target, TcpCheck, TlsCheck, Trust, defaults, values};
 
@@ -546,20 +547,6 @@ fn write_http(words: &mut String, http: &HttpCheck) -> fmt::Result {
         words.push_str(" follow_redirects");
     }
     if http.tls { write_trust(words, &http.trust) } else { Ok(()) }
-}
-
-/// Whom a check over TLS trusts, in words; what has its default is left out.
-pub(super) fn write_trust(words: &mut String, trust: &Trust) -> fmt::Result {
-    if !trust.verify {
-        words.push_str(" verify=false");
-    }
-    if let Some(file) = &trust.ca_file {
-        write!(words, " ca_file={}", file.display())?;
-    }
-    if let Some((cert, _)) = &trust.client {
-        write!(words, " client_cert={}", cert.display())?;
-    }
-    Ok(())
 }
 
 /// A URL as it may be shown: no user information, no query.

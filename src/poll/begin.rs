@@ -140,7 +140,6 @@ impl Poller {
             searches,
             untrimmed: true,
             tables: 0,
-            remembered: setup.stored,
         };
         for problem in problems {
             warn!("{problem}");

@@ -47,7 +47,7 @@ use crate::health::roster::Roster;
 use crate::health::{Event, EventKind, Override, State, Time};
 use crate::mailbox::Inbox;
 use crate::os::{Clock, SuspendWatch, memory};
-use crate::store::{Batch, Stored, Writer};
+use crate::store::{Batch, Writer};
 use catalogue::Catalogue;
 use certificates::Certificates;
 use jobs::{Crew, Done};
@@ -220,8 +220,6 @@ pub struct Poller {
     untrimmed: bool,
     /// Tables published since the first one.
     tables: u64,
-    /// What the state file said, until there is time to free it.
-    remembered: Stored,
 }
 
 impl Poller {
@@ -230,13 +228,11 @@ impl Poller {
         Arc::clone(&self.config)
     }
 
-    /// Starts the thread that writes the state file and frees what was read from it: both would be in the way of a
-    /// start.
+    /// Starts the thread that writes the state file: the disk would be in the way of a start.
     ///
     /// # Errors
     /// When no thread can be had.
     pub fn begin_writing(&mut self) -> std::io::Result<()> {
-        self.remembered = Stored::default();
         self.writer.begin()
     }
 

@@ -26,7 +26,7 @@ pub struct Stored {
     pub names: Vec<(NameRow, NameCounters)>,
     /// The candidates, by name and place. [`Store::load`] leaves them out where nobody asks for them.
     pub candidates: Vec<CandidateRow>,
-    /// Every address of every name, in the order of the ranking.
+    /// Every address of every name, in the order of the ranking; with [`Candidates::Skip`] not why.
     pub endpoints: Vec<EndpointRecord>,
     /// How often each was chosen, beside `endpoints`.
     pub times_chosen: Vec<(EndpointKey, u64)>,
@@ -44,7 +44,8 @@ pub struct Stored {
     pub notes: Vec<String>,
 }
 
-/// Whether the candidates are read, too: a start that knows them all from the configuration does without.
+/// Whether the candidates are read, too: a start that knows them all from the configuration does without, and without
+/// the words that say why each address is where it is, which it finds anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Candidates {
     /// All of them.
@@ -97,14 +98,16 @@ pub(super) fn stored(connection: &Connection, lenient: bool, wanted: Candidates)
     let transaction = connection.unchecked_transaction()?;
     let mut notes = Vec::new();
     let mut strings = Strings::default();
+    // Addresses first: they take longest and few small pieces of memory. At a start, what is to last is made beside
+    // that, and small pieces that do not last would leave it full of holes.
+    let addresses = rows(connection, lenient, &mut notes, ADDRESSES, |row| address(row, wanted, &mut strings))?;
+    let (endpoints, times_chosen) = in_ranking_order(addresses);
     let daemon = rows(connection, lenient, &mut notes, DAEMON, daemon)?.pop();
     let names = rows(connection, lenient, &mut notes, NAMES, |row| name(row, &mut strings))?;
     let candidates = match wanted {
         Candidates::Read => rows(connection, lenient, &mut notes, CANDIDATES, |row| candidate(row, &mut strings))?,
         Candidates::Skip => Vec::new(),
     };
-    let addresses = rows(connection, lenient, &mut notes, ADDRESSES, |row| address(row, &mut strings))?;
-    let (endpoints, times_chosen) = in_ranking_order(addresses);
     let answers = rows(connection, lenient, &mut notes, ANSWERS, |row| answer(row, &mut strings))?;
     let upstreams = rows(connection, lenient, &mut notes, UPSTREAMS, upstream)?;
     let counters = rows(connection, lenient, &mut notes, "SELECT key, value FROM counter ORDER BY key", |row| {
@@ -280,7 +283,11 @@ const ADDRESSES: &str = "SELECT name, host, address, checks_defined, state, sinc
     response_error, other_error, local_error, drained, forced, keeps_place, over_limit, reported_priority,
     certificate_days FROM address";
 
-fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(EndpointRecord, u64)>> {
+fn address(
+    row: &Row<'_>,
+    wanted: Candidates,
+    strings: &mut Strings,
+) -> rusqlite::Result<Option<(EndpointRecord, u64)>> {
     let (host, found) = (text(row, 1)?, text(row, 2)?);
     let (Ok(address), Some(state)) = (found.parse(), State::from_word(text(row, 4)?)) else {
         return Ok(None);
@@ -315,7 +322,7 @@ fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(End
         resolved_at: time(row, 20)?,
         rank: row.get::<_, Option<i64>>(21)?.and_then(|rank| u32::try_from(rank).ok()),
         chosen: row.get(22)?,
-        standing: row.get(23)?,
+        standing: if wanted == Candidates::Read { row.get(23)? } else { String::new() },
         counts,
         drained: row.get(32)?,
         forced: row.get(33)?,

@@ -1,14 +1,16 @@
 //! What a large configuration costs the room that decides: 10,000 names of 5 candidates each, nothing but memory.
 //!
-//! Printed are a cold start (configure, first decisions), a warm one (configure, restore what the state file keeps,
+//! Printed are the reading of a configuration file, a cold start (configure, first decisions), a warm one (configure, restore what the state file keeps,
 //! all decisions: what stands between the start of the process and its first answers), one round of results with
 //! their decisions, a reload without changes, and a look-up of a host that every name shares. Memory is what the
 //! kernel says this process has in use. Nothing is asserted: `cargo bench --bench roster` is for eyes.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use har::config;
 use har::health::resolution::LookupResult;
 use har::health::roster::Roster;
 use har::health::{
@@ -41,8 +43,25 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    read_configuration();
     for hosts in [Hosts::Addresses, Hosts::Names, Hosts::Shared] {
         run(hosts);
+    }
+}
+
+/// What comes before all else: the file of as many names, read and checked. `--bench state` has the state file.
+fn read_configuration() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("har.toml");
+    let mut text = "[defaults]\ncheck = \"tcp:80\"\n".to_owned();
+    for name in 0..NAMES {
+        let candidates: Vec<String> = (0..CANDIDATES).map(|place| format!("\"{}\"", address(name, place))).collect();
+        let _ = writeln!(text, "[names.\"n{name}.example\"]\ncandidates = [{}]", candidates.join(", "));
+    }
+    std::fs::write(&path, text).expect("own folder");
+    println!("a file of {NAMES} names of {CANDIDATES} candidates");
+    for _ in 0..3 {
+        timed("configuration: read", || config::load(&path).expect("it is valid").names.len());
     }
 }
 
@@ -121,13 +140,17 @@ fn check_all(roster: &mut Roster, now: Time) -> usize {
     jobs.len()
 }
 
+fn address(name: usize, place: usize) -> IpAddr {
+    Ipv4Addr::from(0x0a00_0000 + (name * CANDIDATES + place) as u32).into()
+}
+
 fn specs(hosts: Hosts) -> Vec<NameSpec> {
     let check = CheckRef { id: 1, definition: "tcp:80".into(), is_none: false, own_address: true, exclusive: false };
     let checks: Arc<[CheckRef]> = Arc::from([check]);
     let host = |name: usize, place: usize| {
         let number = name * CANDIDATES + place;
         match hosts {
-            Hosts::Addresses => Host::Address(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number as u32))),
+            Hosts::Addresses => Host::Address(address(name, place)),
             Hosts::Names => Host::Name(Arc::from(format!("h{number}.example"))),
             Hosts::Shared => Host::Name(Arc::from(format!("h{place}.example"))),
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use har::health::{CheckResult, EndpointRecord, Host, Outcome, State, Time};
-use har::store::{Batch, DaemonRow, Hooks, NameCounters, NameRow, ResultRow, Store, Writer, time};
+use har::store::{Batch, Candidates, DaemonRow, Hooks, NameCounters, NameRow, ResultRow, Store, Writer, time};
 
 const ADDRESSES: u32 = 100;
 const INTERVAL_S: u64 = 10;
@@ -106,7 +106,7 @@ fn start(path: &Path) {
         .map(|_| {
             let begin = Instant::now();
             let mut store = Store::open(path).expect("own folder").store;
-            let stored = store.load();
+            let stored = store.load(Candidates::Skip);
             let elapsed = begin.elapsed();
             assert_eq!(stored.endpoints.len(), 50_000);
             elapsed

@@ -60,21 +60,23 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|listener| listener.address).collect();
     refuse_own_listeners(&config, &addresses)?;
     become_user(&config)?;
-    let (store, stored) = open_store(&config)?;
+    let mut store = open_store(&config)?;
 
     // Signals are taken over before there are threads, so that none of them is hit unprepared.
     let signals = Signals::take_over().map_err(|error| Failure::Run(format!("signals cannot be caught: {error}")))?;
     let clock = Clock::new();
+    let load = |candidates| store.load(candidates);
+    let (prepared, stored) = poll::begin::prepare(config, &os::machine_id(), clock.now(), load);
+    stored.notes.iter().for_each(|note| warn!("{note}"));
     let inbox = Inbox::new();
     let totals = Arc::new(Totals::default());
-    let tallies = Tallies::new(&config, &stored, Arc::clone(&totals));
+    let tallies = Tallies::new(prepared.config(), &stored, Arc::clone(&totals));
     let store_trouble = store.hindrance().map(str::to_owned);
-    let writer = writer(store, &config, &inbox);
-    let (mut poller, answers, servers) = Poller::new(poll::Setup {
-        config,
+    let writer = writer(store, prepared.config(), &inbox);
+    let (mut poller, answers, servers) = Poller::new(poll::begin::Setup {
+        prepared,
         stored,
         listeners: addresses.clone(),
-        machine_id: os::machine_id(),
         clock,
         inbox: inbox.clone(),
         writer,
@@ -149,13 +151,11 @@ fn become_user(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the state file and reads what the last daemon left. Only a folder that cannot be written is an error.
-fn open_store(config: &Config) -> Result<(Store, store::Stored), Failure> {
-    let Opened { mut store, notes } =
-        Store::open(&config.server.state).map_err(|error| Failure::Run(error.to_string()))?;
-    let stored = store.load();
-    notes.iter().chain(&stored.notes).for_each(|note| warn!("{note}"));
-    Ok((store, stored))
+/// Opens the state file. Only a folder that cannot be written is an error.
+fn open_store(config: &Config) -> Result<Store, Failure> {
+    let Opened { store, notes } = Store::open(&config.server.state).map_err(|error| Failure::Run(error.to_string()))?;
+    notes.iter().for_each(|note| warn!("{note}"));
+    Ok(store)
 }
 
 fn writer(store: Store, config: &Config, inbox: &Inbox<Message>) -> Writer {

@@ -30,7 +30,7 @@ pub use batch::{
     AnswerKind, Batch, CandidateRow, DaemonRow, EndpointKey, NameCounters, NameRow, ResultRow, UpstreamRow,
 };
 pub use history::{CheckedRow, SumRow};
-pub use load::Stored;
+pub use load::{Candidates, Stored};
 pub use open::{OpenError, Opened, Store};
 pub use overrides::{OverrideError, Overrides};
 pub use reader::{EventRow, Life, ReadError, Reader, RecordedRow, TargetRow};

@@ -14,6 +14,7 @@ use ureq::http::{HeaderName, HeaderValue, Method};
 use super::databases::{Database, read_postgres, read_redis};
 use super::discover::tcp_port;
 use super::table::{At, Item, Problems, Spot, Table};
+use super::tls::write_trust;
 use super::url::{Filling, Url, check_placeholders, final_host, placeholders, without_placeholders};
 use super::{Check, CheckKind, ExecCheck, HttpCheck, Target, TcpCheck, TlsCheck, Trust, defaults, values};
 
@@ -420,13 +421,18 @@ pub(super) struct For<'a> {
     pub name: &'a str,
     /// The candidate.
     pub host: &'a Target,
-    /// The candidate as text.
+    /// The candidate as text; may be empty where [`Definition::wants_text`] does not ask for it.
     pub host_text: &'a str,
     /// The port that discovery found.
     pub port: Option<u16>,
 }
 
 impl Definition {
+    /// Whether [`Definition::build`] reads the candidate as text.
+    pub fn wants_text(&self) -> bool {
+        !matches!(&self.kind, Kind::Tcp(TcpCheck { send: None, .. }) | Kind::None)
+    }
+
     /// The check of one candidate. A problem is noted when the placeholders do not fit there.
     pub fn build(&self, of: For<'_>, timeout: Duration, problems: &mut Problems) -> Option<Check> {
         if self.uses_name && of.name.starts_with('*') {
@@ -455,8 +461,7 @@ impl Definition {
                 host.map(|host| CheckKind::Http(filled_http(url, http, host, &filling(url.port))))
             }
         };
-        let note =
-            |reason| problems.error(self.spot, &self.key, format!("for the candidate {}: {reason}", of.host_text));
+        let note = |reason| problems.error(self.spot, &self.key, format!("for the candidate {}: {reason}", of.host));
         let kind = filled.map_err(note).ok()?;
         Some(Check { kind, timeout, address: self.address, source: self.source })
     }
@@ -542,20 +547,6 @@ fn write_http(words: &mut String, http: &HttpCheck) -> fmt::Result {
         words.push_str(" follow_redirects");
     }
     if http.tls { write_trust(words, &http.trust) } else { Ok(()) }
-}
-
-/// Whom a check over TLS trusts, in words; what has its default is left out.
-pub(super) fn write_trust(words: &mut String, trust: &Trust) -> fmt::Result {
-    if !trust.verify {
-        words.push_str(" verify=false");
-    }
-    if let Some(file) = &trust.ca_file {
-        write!(words, " ca_file={}", file.display())?;
-    }
-    if let Some((cert, _)) = &trust.client {
-        write!(words, " client_cert={}", cert.display())?;
-    }
-    Ok(())
 }
 
 /// A URL as it may be shown: no user information, no query.

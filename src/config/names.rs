@@ -457,7 +457,8 @@ impl Candidates<'_> {
             }
             return Arc::from([]);
         };
-        let host_text = host.to_string();
+        // Most checks say nothing of their candidate: fifty thousand texts that nobody reads.
+        let host_text = if definitions.iter().any(Definition::wants_text) { host.to_string() } else { String::new() };
         let of = For { name: self.name, host, host_text: &host_text, port: None };
         let build = |definition: &Definition| {
             let timeout = settings.timeout(Some(definition), self.key, problems);

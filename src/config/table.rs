@@ -323,7 +323,9 @@ impl<'a> Table<'a> {
             item.wrong(problems, allowed);
             return None;
         };
-        Some(Table { key: &item.key, spot: item.spot, entries, asked: Vec::new(), refused: Vec::new(), taken: 0 })
+        // As many keys as a name is asked for: ten thousand lists need not grow.
+        let asked = Vec::with_capacity(32);
+        Some(Table { key: &item.key, spot: item.spot, entries, asked, refused: Vec::new(), taken: 0 })
     }
 
     /// The value of a key, if it is there.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-use super::check::{port, read_trust, write_trust};
+use super::check::{port, read_trust};
 use super::table::{Problems, Table};
 use super::url::{Filling, check_placeholders, final_host};
 use super::{Trust, defaults};
@@ -69,4 +69,18 @@ impl TlsCheck {
         write!(words, "tls:{} server_name={}", self.port, self.server_name.as_deref().unwrap_or("{address}"))?;
         write_trust(words, &self.trust)
     }
+}
+
+/// Whom a check over TLS trusts, in words; what has its default is left out.
+pub(super) fn write_trust(words: &mut String, trust: &Trust) -> fmt::Result {
+    if !trust.verify {
+        words.push_str(" verify=false");
+    }
+    if let Some(file) = &trust.ca_file {
+        write!(words, " ca_file={}", file.display())?;
+    }
+    if let Some((cert, _)) = &trust.client {
+        write!(words, " client_cert={}", cert.display())?;
+    }
+    Ok(())
 }

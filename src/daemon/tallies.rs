@@ -4,6 +4,7 @@
 //! the last process wrote. A table that a reload replaced is read until the loop has let go of it, so that
 //! no query is lost between two configurations.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ struct Server {
 struct Shown {
     table: Arc<NameTable>,
     names: Vec<Arc<str>>,
+    /// Where each name is, once somebody looks for one that moved.
+    places: OnceCell<HashMap<Arc<str>, usize>>,
 }
 
 impl Tallies {
@@ -124,7 +127,7 @@ impl Tallies {
         for (index, name) in self.current.names.iter().enumerate() {
             let mut counters = self.current.read(index);
             for old in &self.replaced {
-                if let Some(at) = old.names.iter().position(|other| other == name) {
+                if let Some(at) = old.place(index, name) {
                     add_all(&mut counters, &old.read(at));
                 }
             }
@@ -241,7 +244,17 @@ fn upstream_row((address, route): &(SocketAddr, String), counters: &ServerCounte
 impl Shown {
     fn new(config: &Config, generation: u64) -> Shown {
         let names: Vec<Arc<str>> = config.names.iter().map(|name| name.name.to_string().into()).collect();
-        Shown { table: Arc::new(NameTable::new(generation, names.len())), names }
+        Shown { table: Arc::new(NameTable::new(generation, names.len())), names, places: OnceCell::new() }
+    }
+
+    /// Where a name is that has the place `index` in another table.
+    fn place(&self, index: usize, name: &Arc<str>) -> Option<usize> {
+        // Most reloads leave most names where they are.
+        if self.names.get(index) == Some(name) {
+            return Some(index);
+        }
+        let places = self.places.get_or_init(|| self.names.iter().cloned().zip(0..).collect());
+        places.get(name).copied()
     }
 
     fn read(&self, index: usize) -> NameCounters {

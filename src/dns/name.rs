@@ -150,17 +150,27 @@ impl fmt::Display for HostName {
             if at > 0 {
                 f.write_str(".")?;
             }
-            for &byte in &self.0[at + 1..end] {
-                match byte {
-                    b'.' | b'\\' => write!(f, "\\{}", byte as char)?,
-                    0x21..=0x7e => write!(f, "{}", byte as char)?,
-                    _ => write!(f, "\\{byte:03}")?,
-                }
-            }
+            write_label(f, &self.0[at + 1..end])?;
             at = end;
         }
         Ok(())
     }
+}
+
+fn write_label(f: &mut fmt::Formatter<'_>, label: &[u8]) -> fmt::Result {
+    let plain = |byte: &u8| matches!(byte, 0x21..=0x7e) && !matches!(byte, b'.' | b'\\');
+    // A start writes ten thousand names several times, and hardly one has a byte to be escaped.
+    if let Some(text) = str::from_utf8(label).ok().filter(|_| label.iter().all(plain)) {
+        return f.write_str(text);
+    }
+    for &byte in label {
+        match byte {
+            b'.' | b'\\' => write!(f, "\\{}", byte as char)?,
+            0x21..=0x7e => write!(f, "{}", byte as char)?,
+            _ => write!(f, "\\{byte:03}")?,
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for HostName {

@@ -49,8 +49,11 @@ impl<K> Default for Queue<K> {
 impl<K: Copy + Ord + Hash> Queue<K> {
     /// Puts a key in, or moves it.
     pub(super) fn set(&mut self, key: K, at: Time) {
-        self.remove(key);
-        self.due.insert(key, at);
+        match self.due.insert(key, at) {
+            Some(before) if before == at => return,
+            Some(before) => _ = self.order.remove(&(before, key)),
+            None => {}
+        }
         self.order.insert((at, key));
     }
 

@@ -6,6 +6,7 @@
 //! How an answer reaches the event loop is the caller's: a function that takes a [`Publication`].
 
 mod answers;
+pub mod begin;
 pub mod catalogue;
 mod certificates;
 pub mod checks;
@@ -46,7 +47,7 @@ use crate::health::roster::Roster;
 use crate::health::{Event, EventKind, Override, State, Time};
 use crate::mailbox::Inbox;
 use crate::os::{Clock, SuspendWatch, memory};
-use crate::store::{Batch, Stored, Writer};
+use crate::store::{Batch, Writer};
 use catalogue::Catalogue;
 use certificates::Certificates;
 use jobs::{Crew, Done};
@@ -150,26 +151,6 @@ pub enum Publication {
     Status(String),
 }
 
-/// What a poller needs to begin.
-pub struct Setup {
-    /// The configuration it starts with.
-    pub config: Config,
-    /// What the state file remembers.
-    pub stored: Stored,
-    /// har's own listeners, never asked as upstreams.
-    pub listeners: Vec<SocketAddr>,
-    /// Of this host, for phases and shares.
-    pub machine_id: Vec<u8>,
-    /// The clock of all health.
-    pub clock: Clock,
-    /// Where everybody writes to it.
-    pub inbox: Inbox<Message>,
-    /// The thread that writes the state file.
-    pub writer: Writer,
-    /// Why the state file is not written, if so; it was logged.
-    pub store_trouble: Option<String>,
-}
-
 /// From names to when each was last asked for; `None` = never.
 pub type LastAsked = dyn FnMut(&[usize]) -> Vec<Option<Time>> + Send;
 
@@ -242,68 +223,6 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// A poller with the state of the last run, and the answers of all names as they are now.
-    pub fn new(setup: Setup) -> (Poller, Vec<NameAnswer>, Vec<SocketAddr>) {
-        let now = setup.clock.now();
-        let mut catalogue = Catalogue::default();
-        let mut setup = setup;
-        let known = refit::stored(&setup.config, &setup.stored);
-        refit::fill(&mut setup.config, &known);
-        let compiled = catalogue.compile(&setup.config);
-        let mut searches = Searches::default();
-        searches.configure(compiled.finders, now);
-        for (name, (_, found)) in known {
-            searches.discoveries.seed(&name, found);
-        }
-        let mut roster = Roster::new(&setup.machine_id);
-        roster.configure(compiled.specs, now);
-        roster.set_discovering(searches.discoveries.unfinished());
-        roster.restore(&setup.stored.endpoints, &setup.stored.answers, now);
-        roster.set_overrides(setup.stored.overrides.clone(), now);
-        let crew = Crew::new(setup.inbox.clone(), &setup.config, setup.listeners.clone());
-        let servers = crew.servers().to_vec();
-        let mut poller = Poller {
-            ledger: Ledger::new(&setup.config, setup.listeners, &setup.stored, now),
-            config: Arc::new(setup.config),
-            catalogue,
-            roster,
-            crew,
-            clock: setup.clock,
-            inbox: setup.inbox,
-            writer: setup.writer,
-            link: Link {
-                publish: Box::new(|_| {}),
-                beat: Box::new(|_| {}),
-                watch_files: Box::new(|_| false),
-                collect: Box::new(|_| Heard::default()),
-                heard: Box::new(|| false),
-                asked: Box::new(|_| Vec::new()),
-                rest: Box::new(|_| {}),
-            },
-            tally: Tally::default(),
-            certificates: Certificates::default(),
-            started: now,
-            pace: Pace::new(now),
-            next_follow: None,
-            files_watched: false,
-            ready: false,
-            status: String::new(),
-            reloading: false,
-            store_trouble: setup.store_trouble,
-            suspend: SuspendWatch::new(),
-            loops: Loops::default(),
-            searches,
-            untrimmed: true,
-            tables: 0,
-        };
-        for problem in compiled.problems {
-            warn!("{problem}");
-        }
-        poller.roster.tick(now);
-        let answers = poller.all_answers(now);
-        (poller, answers, servers)
-    }
-
     /// The configuration, with the candidates that the last run found.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config)

@@ -60,8 +60,8 @@ impl Searches {
 /// Puts into a configuration what a running daemon knows.
 pub fn fill(config: &mut Config, known: &Known) {
     for name in &mut config.names {
-        let source = name.discover.as_ref().map(|discover| discover.source.to_string());
-        if let (Some(source), Some((of, found))) = (source, known.get(name.name.to_string().as_str()))
+        let Some(source) = name.discover.as_ref().map(|discover| discover.source.to_string()) else { continue };
+        if let Some((of, found)) = known.get(name.name.to_string().as_str())
             && **of == *source
         {
             name.take_found(found);

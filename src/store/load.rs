@@ -3,7 +3,7 @@
 //! A row that makes no sense is skipped: the state file is only a memory, and the next check knows better. In a
 //! file of a newer har each table is read as far as it is understood.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ pub struct Stored {
     pub daemon: Option<DaemonRow>,
     /// The names in the order of the file, with what was counted for them.
     pub names: Vec<(NameRow, NameCounters)>,
-    /// The candidates, by name and place.
+    /// The candidates, by name and place. [`Store::load`] leaves them out where nobody asks for them.
     pub candidates: Vec<CandidateRow>,
-    /// Every address of every name, in the order of the ranking.
+    /// Every address of every name, in the order of the ranking; with [`Candidates::Skip`] not why.
     pub endpoints: Vec<EndpointRecord>,
     /// How often each was chosen, beside `endpoints`.
     pub times_chosen: Vec<(EndpointKey, u64)>,
@@ -44,16 +44,26 @@ pub struct Stored {
     pub notes: Vec<String>,
 }
 
+/// Whether the candidates are read, too: a start that knows them all from the configuration does without, and without
+/// the words that say why each address is where it is, which it finds anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidates {
+    /// All of them.
+    Read,
+    /// None.
+    Skip,
+}
+
 impl Store {
     /// What the last daemon left. A file that turns out damaged is moved aside and begun anew (its overrides
     /// are kept if they can be read), which a note tells.
-    pub fn load(&mut self) -> Stored {
+    pub fn load(&mut self, candidates: Candidates) -> Stored {
         let Some(connection) = &self.connection else {
             self.missed = true;
             return Stored::default();
         };
         let lenient = self.hindrance.is_some();
-        let error = match stored(connection, lenient) {
+        let error = match stored(connection, lenient, candidates) {
             Ok(stored) => {
                 self.missed = false;
                 return stored;
@@ -83,17 +93,21 @@ impl Store {
 }
 
 /// Reads every table; with `lenient` one that cannot be read is a note, not an error.
-pub(super) fn stored(connection: &Connection, lenient: bool) -> rusqlite::Result<Stored> {
+pub(super) fn stored(connection: &Connection, lenient: bool, wanted: Candidates) -> rusqlite::Result<Stored> {
     // One transaction, so that everything is of one moment.
     let transaction = connection.unchecked_transaction()?;
     let mut notes = Vec::new();
     let mut strings = Strings::default();
+    // Addresses first: they take longest and few small pieces of memory. At a start, what is to last is made beside
+    // that, and small pieces that do not last would leave it full of holes.
+    let addresses = rows(connection, lenient, &mut notes, ADDRESSES, |row| address(row, wanted, &mut strings))?;
+    let (endpoints, times_chosen) = in_ranking_order(addresses);
     let daemon = rows(connection, lenient, &mut notes, DAEMON, daemon)?.pop();
     let names = rows(connection, lenient, &mut notes, NAMES, |row| name(row, &mut strings))?;
-    let candidates = rows(connection, lenient, &mut notes, CANDIDATES, |row| candidate(row, &mut strings))?;
-    let mut addresses = rows(connection, lenient, &mut notes, ADDRESSES, |row| address(row, &mut strings))?;
-    // Nearly in order already; SQLite's sorter would copy each wide row twice.
-    addresses.sort_by(|(a, _), (b, _)| ranking_order(a).cmp(&ranking_order(b)));
+    let candidates = match wanted {
+        Candidates::Read => rows(connection, lenient, &mut notes, CANDIDATES, |row| candidate(row, &mut strings))?,
+        Candidates::Skip => Vec::new(),
+    };
     let answers = rows(connection, lenient, &mut notes, ANSWERS, |row| answer(row, &mut strings))?;
     let upstreams = rows(connection, lenient, &mut notes, UPSTREAMS, upstream)?;
     let counters = rows(connection, lenient, &mut notes, "SELECT key, value FROM counter ORDER BY key", |row| {
@@ -108,8 +122,6 @@ pub(super) fn stored(connection: &Connection, lenient: bool) -> rusqlite::Result
         Err(error) => return Err(error),
     };
     transaction.commit()?;
-    let times_chosen = addresses.iter().map(|(record, times)| (EndpointKey::of(record), *times)).collect();
-    let endpoints = addresses.into_iter().map(|(record, _)| record).collect();
     Ok(Stored {
         daemon,
         names,
@@ -157,16 +169,28 @@ fn rows<T>(
 
 /// Texts that many rows share are kept once.
 #[derive(Default)]
-struct Strings(HashSet<Arc<str>>);
+struct Strings {
+    all: HashSet<Arc<str>>,
+    /// The last two: a name and the checks of its addresses come in many rows, one after the other.
+    last: [Arc<str>; 2],
+}
 
 impl Strings {
     fn share(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(text) {
-            return Arc::clone(known);
+        if let Some(last) = self.last.iter().find(|last| ***last == *text) {
+            return Arc::clone(last);
         }
-        let new: Arc<str> = text.into();
-        self.0.insert(Arc::clone(&new));
-        new
+        let shared = match self.all.get(text) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new: Arc<str> = text.into();
+                self.all.insert(Arc::clone(&new));
+                new
+            }
+        };
+        self.last.rotate_right(1);
+        self.last[0] = Arc::clone(&shared);
+        shared
     }
 
     fn host(&mut self, text: &str) -> Host {
@@ -259,17 +283,24 @@ const ADDRESSES: &str = "SELECT name, host, address, checks_defined, state, sinc
     response_error, other_error, local_error, drained, forced, keeps_place, over_limit, reported_priority,
     certificate_days FROM address";
 
-fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(EndpointRecord, u64)>> {
-    let (Ok(address), Some(state)) = (text(row, 2)?.parse(), State::from_word(text(row, 4)?)) else {
+fn address(
+    row: &Row<'_>,
+    wanted: Candidates,
+    strings: &mut Strings,
+) -> rusqlite::Result<Option<(EndpointRecord, u64)>> {
+    let (host, found) = (text(row, 1)?, text(row, 2)?);
+    let (Ok(address), Some(state)) = (found.parse(), State::from_word(text(row, 4)?)) else {
         return Ok(None);
     };
+    // Mostly a candidate is its own address.
+    let host = if host == found { Host::Address(address) } else { strings.host(host) };
     let mut counts = [0; Outcome::ALL.len()];
     for (column, counter) in (25..).zip(&mut counts) {
         *counter = count(row, column)?;
     }
     let record = EndpointRecord {
         name: strings.share(text(row, 0)?),
-        host: strings.host(text(row, 1)?),
+        host,
         address,
         definition: strings.share(text(row, 3)?),
         state,
@@ -291,7 +322,7 @@ fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(End
         resolved_at: time(row, 20)?,
         rank: row.get::<_, Option<i64>>(21)?.and_then(|rank| u32::try_from(rank).ok()),
         chosen: row.get(22)?,
-        standing: row.get(23)?,
+        standing: if wanted == Candidates::Read { row.get(23)? } else { String::new() },
         counts,
         drained: row.get(32)?,
         forced: row.get(33)?,
@@ -303,8 +334,30 @@ fn address(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<(End
     Ok(Some((record, count(row, 24)?)))
 }
 
-fn ranking_order(record: &EndpointRecord) -> (&str, Family, bool, Option<u32>) {
-    (&record.name, Family::of(record.address), record.rank.is_none(), record.rank)
+/// Records by name, family and rank, and beside them how often each was chosen.
+///
+/// Sorted here since SQLite's sorter would copy each wide row twice; by numbers, since the rows are wide here too.
+fn in_ranking_order(addresses: Vec<(EndpointRecord, u64)>) -> (Vec<EndpointRecord>, Vec<(EndpointKey, u64)>) {
+    let mut names: Vec<&str> = addresses.iter().map(|(record, _)| &*record.name).collect();
+    names.dedup();
+    names.sort_unstable();
+    let numbers: HashMap<&str, usize> = names.into_iter().zip(0..).collect();
+    let place = |(at, (record, _)): (usize, &(EndpointRecord, u64))| {
+        let family = Family::of(record.address);
+        (numbers.get(&*record.name), family, record.rank.is_none(), record.rank, at)
+    };
+    let mut places: Vec<_> = addresses.iter().enumerate().map(place).collect();
+    // The last part is the place in the file, so that equal ones stay as they are.
+    places.sort_unstable();
+    let order: Vec<usize> = places.into_iter().map(|(.., at)| at).collect();
+    let mut addresses: Vec<Option<_>> = addresses.into_iter().map(Some).collect();
+    let sorted = order.into_iter().filter_map(|at| addresses.get_mut(at)?.take());
+    sorted
+        .map(|(record, times)| {
+            let key = EndpointKey::of(&record);
+            (record, (key, times))
+        })
+        .unzip()
 }
 
 const ANSWERS: &str =

@@ -17,7 +17,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
 
-use super::load::{self, Stored};
+use super::load::{self, Candidates, Stored};
 use super::migrate::{VERSION, version};
 use super::repair::beside;
 use super::time::now;
@@ -149,7 +149,7 @@ impl Reader {
 
     /// Everything but results, summaries and events, of one moment.
     pub fn load(&self) -> Result<Stored, ReadError> {
-        load::stored(&self.connection, self.newer).map_err(|error| worded(&self.path, &error))
+        load::stored(&self.connection, self.newer, Candidates::Read).map_err(|error| worded(&self.path, &error))
     }
 
     /// The events after the row `after`, oldest first: the last `limit` of them, of one name if that is given.

@@ -15,6 +15,7 @@ use rusqlite::TransactionBehavior;
 use super::alarm::Alarm;
 use super::base::Base;
 use super::batch::{Batch, Pending};
+use super::load::Candidates;
 use super::open::Store;
 use super::overrides;
 use super::repair::Trouble;
@@ -383,7 +384,7 @@ impl Thread {
         self.seen = None;
         self.tell_all(notes);
         if self.store.missed && self.store.connection.is_some() {
-            let mut stored = self.store.load();
+            let mut stored = self.store.load(Candidates::Skip);
             self.tell_all(std::mem::take(&mut stored.notes));
             if !self.store.missed {
                 self.base = Base::of(stored);

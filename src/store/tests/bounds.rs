@@ -159,7 +159,7 @@ fn counters_of_a_file_that_was_locked_at_the_start_go_on() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let mut store = Store::open(&path).unwrap().store;
-    assert!(store.load().names.is_empty());
+    assert!(store.load(Candidates::Read).names.is_empty());
     let heard = Heard::default();
     let writer = Writer::start(store, DAY, heard.hooks()).unwrap();
     let mut batch = complete(2);

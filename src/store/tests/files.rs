@@ -99,7 +99,7 @@ fn damage_is_moved_aside_and_overrides_are_kept_where_they_can_be_read() {
         fs::write(&path, &bytes).unwrap();
         let mut opened = Store::open(&path).unwrap();
         let mut notes = opened.notes;
-        notes.extend(opened.store.load().notes);
+        notes.extend(opened.store.load(Candidates::Read).notes);
         assert_eq!(moved_aside(folder.path()), usize::from(aside), "{case}: {notes:?}");
         assert_eq!(notes.iter().any(|note| note.contains("is damaged")), aside, "{case}: {notes:?}");
         let writer = Writer::start(opened.store, DAY, Heard::default().hooks()).unwrap();
@@ -120,7 +120,7 @@ fn a_table_with_a_broken_page_does_not_lose_the_overrides() {
     bytes[(root - 1) * 4096..root * 4096].fill(0xa5);
     fs::write(&path, &bytes).unwrap();
     let mut store = Store::open(&path).unwrap().store;
-    let stored = store.load();
+    let stored = store.load(Candidates::Read);
     assert_eq!(stored.overrides.len(), 1);
     drop(store);
     assert_eq!(moved_aside(folder.path()), 1);
@@ -210,7 +210,7 @@ fn a_newer_schema_is_read_and_not_written() {
     let before = fs::read(&path).unwrap();
     let mut opened = Store::open(&path).unwrap();
     assert!(opened.notes[0].contains("newer har (schema 7"), "{:?}", opened.notes);
-    let stored = opened.store.load();
+    let stored = opened.store.load(Candidates::Read);
     assert_eq!((stored.endpoints.len(), stored.notes.len()), (200, 1));
     let writer = Writer::start(opened.store, DAY, Heard::default().hooks()).unwrap();
     writer.send(complete(1));
@@ -287,7 +287,7 @@ fn files_of_every_version_are_read() {
         Connection::open(&path).unwrap().execute_batch(dump).unwrap();
         assert_eq!(count(&path, "PRAGMA user_version"), version);
         let mut opened = Store::open(&path).unwrap();
-        let stored = opened.store.load();
+        let stored = opened.store.load(Candidates::Read);
         assert_eq!((opened.notes.len(), stored.notes), (0, Vec::new()));
         assert_eq!((stored.names.len(), stored.endpoints.len(), stored.overrides.len()), (1, 2, 1));
         assert_eq!(stored.endpoints[0].latency_ms, Some(9.25));

@@ -15,7 +15,7 @@ fn everything_survives_a_clean_restart() {
 
     let mut opened = Store::open(&path).unwrap();
     assert_eq!(opened.notes, [""; 0]);
-    let stored = opened.store.load();
+    let stored = opened.store.load(Candidates::Read);
     assert_eq!(stored.notes, [""; 0]);
     assert_eq!(stored.daemon, batch.daemon);
     assert_eq!(stored.names, [(batch.names[0].clone(), batch.name_counters[0].1.clone())]);
@@ -171,6 +171,6 @@ fn a_row_that_cannot_be_read_spoils_itself_alone() {
         heard.overrides.lock().unwrap().last().unwrap().iter().map(|row| row.target.clone()).collect();
     assert_eq!(targets, [Some("xn--bcher-kva.example".to_owned()), Some("[2001:db8::1]".to_owned())]);
     assert!(writer.stop(LONG));
-    let stored = Store::open(&path).unwrap().store.load();
+    let stored = Store::open(&path).unwrap().store.load(Candidates::Read);
     assert_eq!((stored.overrides.len(), stored.ignored_overrides.len(), stored.notes.len()), (2, 2, 0));
 }

@@ -3,10 +3,11 @@
 use std::slice;
 
 /// Elements in a row: none or one in place, more on the heap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::box_collection, reason = "a thin pointer leaves the size to the one element")]
 pub(super) enum Few<T> {
     /// No element.
+    #[default]
     None,
     /// The usual number.
     One(T),
@@ -69,12 +70,6 @@ impl<T: Ord> Few<T> {
         let mut all = self.take().into_vec();
         all.retain(pass);
         *self = all.into();
-    }
-}
-
-impl<T> Default for Few<T> {
-    fn default() -> Few<T> {
-        Few::None
     }
 }
 

@@ -76,6 +76,7 @@ impl Roster {
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
+        self.pack_targets();
     }
 
     /// Fits one name to other candidates: what is unchanged (host, address, checks) keeps everything.
@@ -184,6 +185,7 @@ impl Roster {
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
+        self.pack_targets();
     }
 
     fn restore_endpoint(&mut self, record: &EndpointRecord, now: Time) {

@@ -150,6 +150,16 @@ impl Roster {
         Roster { machine: hash(0, &[machine_id]), ..Roster::default() }
     }
 
+    /// The names as they were configured, in their order.
+    pub fn specs(&self) -> impl Iterator<Item = &NameSpec> {
+        self.names.iter().map(|name| &name.spec)
+    }
+
+    /// One of them.
+    pub fn spec(&self, name: usize) -> Option<&NameSpec> {
+        self.names.get(name).map(|name| &name.spec)
+    }
+
     /// Look-ups that are due, `limit` at most, each handed out once until its result is applied.
     pub fn next_lookups(&mut self, now: Time, limit: usize) -> Vec<LookupJob> {
         self.lookups.next(now, limit)

@@ -174,6 +174,12 @@ impl Roster {
         }
     }
 
+    /// Puts the indexes into as few pages as they need: for after all names were gone through.
+    pub(super) fn pack_targets(&mut self) {
+        self.target_ids = std::mem::take(&mut self.target_ids).into_iter().collect();
+        self.queue.pack();
+    }
+
     pub(super) fn drop_unused(&mut self, id: TargetId) {
         let Some(target) = self.targets.get(id).filter(|target| target.users.is_empty()) else { return };
         self.target_ids.remove(&(target.address, target.check));

@@ -249,7 +249,7 @@ impl Poller {
         let mut setup = setup;
         let known = refit::stored(&setup.config, &setup.stored);
         refit::fill(&mut setup.config, &known);
-        let compiled = catalogue.compile(&setup.config);
+        let compiled = catalogue.compile(&mut setup.config);
         let mut searches = Searches::default();
         searches.configure(compiled.finders, now);
         for (name, (_, found)) in known {
@@ -263,7 +263,7 @@ impl Poller {
         let crew = Crew::new(setup.inbox.clone(), &setup.config, setup.listeners.clone());
         let servers = crew.servers().to_vec();
         let mut poller = Poller {
-            ledger: Ledger::new(&setup.config, setup.listeners, &setup.stored, now),
+            ledger: Ledger::new(&setup.config, &roster, setup.listeners, &setup.stored, now),
             config: Arc::new(setup.config),
             catalogue,
             roster,
@@ -436,7 +436,7 @@ impl Poller {
         }
         self.report_ready(now);
         let mut batch = Batch::default();
-        self.ledger.changes(&mut self.roster, &self.config, &mut batch);
+        self.ledger.changes(&mut self.roster, &mut batch);
         tell(&batch.events);
         if self.pace.is_due(now) {
             self.housekeeping(&mut batch, now);
@@ -564,7 +564,7 @@ impl Poller {
         let mut batch = Batch::default();
         let words = format!("har {} stopped", env!("CARGO_PKG_VERSION"));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
-        self.ledger.changes(&mut self.roster, &self.config, &mut batch);
+        self.ledger.changes(&mut self.roster, &mut batch);
         tell(&batch.events);
         self.count(&mut batch, now);
         self.ledger.stopped(&mut batch, now);

@@ -280,7 +280,19 @@ impl Roster {
 
     /// Names whose decision changed since the last call.
     pub fn take_decisions(&mut self, now: Time) -> Vec<Decision> {
-        std::mem::take(&mut self.dirty).into_iter().filter_map(|name| self.decide_name(name, now)).collect()
+        std::iter::from_fn(|| self.next_decision(now)).collect()
+    }
+
+    /// The same one by one: ten thousand decisions that are only passed on need not be there at once, between what is
+    /// kept of each.
+    pub fn next_decision(&mut self, now: Time) -> Option<Decision> {
+        while let Some(name) = self.dirty.pop_first() {
+            let decision = self.decide_name(name, now);
+            if decision.is_some() {
+                return decision;
+            }
+        }
+        None
     }
 
     /// Events since the last call.

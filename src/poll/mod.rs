@@ -427,7 +427,7 @@ impl Poller {
     /// What follows from the clock and from what was applied: publish first, then persist, then new work.
     fn step(&mut self, now: Time) {
         self.roster.tick(now);
-        for decision in self.roster.take_decisions(now) {
+        while let Some(decision) = self.roster.next_decision(now) {
             let answer = self.name_answer(&decision);
             (self.link.publish)(Publication::Answer { name: decision.name as u32, answer });
         }

@@ -20,7 +20,7 @@ use super::machine::Transition;
 use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
 use super::resolution::{LookupJob, LookupResult, Lookups};
-use super::schedule::{CheckJob, Queue, TargetId, is_late};
+use super::schedule::{CheckJob, TargetId, is_late};
 use super::targets::Targets;
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
@@ -53,7 +53,8 @@ pub struct Roster {
     pub(super) targets: Targets,
     /// By address and check.
     pub(super) target_ids: BTreeMap<(IpAddr, u32), TargetId>,
-    pub(super) queue: Queue<TargetId>,
+    /// Targets in the order in which they are due; each has its time itself.
+    pub(super) queue: BTreeSet<(Time, TargetId)>,
     late: u64,
     timers: BTreeSet<(Time, Timer)>,
     pub(super) told_orders: Told,
@@ -198,11 +199,10 @@ impl Roster {
     pub fn next_checks(&mut self, now: Time, limit: usize) -> Vec<CheckJob> {
         let mut jobs = Vec::new();
         while jobs.len() < limit
-            && let Some((due, id)) = self.queue.pop(now)
+            && let Some(id) = self.pop_due(now)
         {
             let Some(target) = self.targets.get_mut(id) else { continue };
             target.running = true;
-            target.due = due;
             jobs.push(CheckJob { target: id, check: target.check, address: target.address });
         }
         jobs
@@ -242,7 +242,7 @@ impl Roster {
     /// When something is due next: a check, a look-up, an expiry. What was handed out is not.
     pub fn next_due(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [self.queue.first(), self.lookups.next_due(), timer].into_iter().flatten().min()
+        [self.queue.first().map(|(at, _)| *at), self.lookups.next_due(), timer].into_iter().flatten().min()
     }
 
     /// Expiries, staleness, holds. To be called before decisions are taken.

@@ -68,11 +68,6 @@ impl<K: Copy + Ord + Hash> Queue<K> {
         }
     }
 
-    /// Puts the order into as few pages as it needs: what was filled key by key is half empty.
-    pub(super) fn pack(&mut self) {
-        self.order = std::mem::take(&mut self.order).into_iter().collect();
-    }
-
     /// The next key that is due, taken out, and when it was due.
     pub(super) fn pop(&mut self, now: Time) -> Option<(Time, K)> {
         let &(at, key) = self.order.first().filter(|(at, _)| *at <= now)?;

@@ -24,7 +24,10 @@ pub(super) struct Target {
     pub(super) is_witness: bool,
     /// Names and their candidates, in order.
     pub(super) users: Few<(usize, usize)>,
+    /// When its next run is due, or its running one was.
     pub(super) due: Time,
+    /// In [`Roster::queue`].
+    queued: bool,
     interval_ms: u64,
     turn: u32,
     pub(super) running: bool,
@@ -140,6 +143,7 @@ impl Roster {
             is_witness: check.own_address && !is_loopback(address),
             users: Few::One(user),
             due: now,
+            queued: false,
             interval_ms: 1000,
             turn: 0,
             running: false,
@@ -149,8 +153,35 @@ impl Roster {
         };
         let id = self.targets.insert(target);
         self.target_ids.insert((address, check.id), id);
-        self.queue.set(id, now);
+        self.enqueue(id, now);
         id
+    }
+
+    /// Puts a target into the queue, or moves it.
+    fn enqueue(&mut self, id: TargetId, at: Time) {
+        let Some(target) = self.targets.get_mut(id) else { return };
+        let before = std::mem::replace(&mut target.due, at);
+        if std::mem::replace(&mut target.queued, true) {
+            self.queue.remove(&(before, id));
+        }
+        self.queue.insert((at, id));
+    }
+
+    /// Moves a target forward; does nothing when it is not queued or due earlier already.
+    fn hasten_to(&mut self, id: TargetId, at: Time) {
+        if self.targets.get(id).is_some_and(|target| target.queued && target.due > at) {
+            self.enqueue(id, at);
+        }
+    }
+
+    /// The next target that is due, taken out of the queue.
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<TargetId> {
+        let &(at, id) = self.queue.first().filter(|(at, _)| *at <= now)?;
+        self.queue.remove(&(at, id));
+        if let Some(target) = self.targets.get_mut(id) {
+            target.queued = false;
+        }
+        Some(id)
     }
 
     /// Takes a user from a target.
@@ -177,13 +208,13 @@ impl Roster {
     /// Puts the indexes into as few pages as they need: for after all names were gone through.
     pub(super) fn pack_targets(&mut self) {
         self.target_ids = std::mem::take(&mut self.target_ids).into_iter().collect();
-        self.queue.pack();
+        self.queue = std::mem::take(&mut self.queue).into_iter().collect();
     }
 
     pub(super) fn drop_unused(&mut self, id: TargetId) {
         let Some(target) = self.targets.get(id).filter(|target| target.users.is_empty()) else { return };
         self.target_ids.remove(&(target.address, target.check));
-        self.queue.remove(id);
+        self.queue.remove(&(target.due, id));
         self.targets.remove(id);
     }
 
@@ -192,21 +223,21 @@ impl Roster {
         if let Some(target) = self.targets.get_mut(id).filter(|target| !target.running) {
             target.set_interval(interval);
             target.align = false;
-            self.queue.set(id, at);
+            self.enqueue(id, at);
         }
     }
 
     /// Makes sure that a check comes within the interval that its users want by now.
     pub(super) fn hasten(&mut self, id: TargetId, now: Time) {
         let wanted = self.wanted_interval(id, now);
-        self.queue.hasten(id, now.after(wanted));
+        self.hasten_to(id, now.after(wanted));
     }
 
     pub(super) fn run_now(&mut self, id: TargetId, now: Time) {
         let Some(target) = self.targets.get_mut(id) else { return };
         target.align = true;
         target.again = target.running;
-        self.queue.hasten(id, now);
+        self.hasten_to(id, now);
     }
 
     /// The shortest interval that any user wants.
@@ -240,8 +271,8 @@ impl Roster {
         } else {
             target.due.after(jittered(wanted, self.machine, serial(id), target.turn.into()))
         };
-        self.queue.set(id, next.max(now));
         let (users, address) = (target.users.take(), target.address);
+        self.enqueue(id, next.max(now));
         // The other checks of the same endpoints; each once, however many names share it.
         let mut others: BTreeSet<TargetId> = BTreeSet::new();
         for &(name, candidate) in users.iter() {
@@ -278,6 +309,7 @@ mod tests {
             is_witness: false,
             users: Few::default(),
             due: Time(0),
+            queued: false,
             interval_ms: 0,
             turn: 0,
             running: false,

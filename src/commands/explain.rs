@@ -29,7 +29,7 @@ pub fn run(config: &Config, asked: &str, out: &mut dyn Write) -> Ended {
     let stored = Reader::open(&config.server.state).and_then(|reader| reader.load());
     let stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
     let shown = name.name.to_string();
-    let specs = Catalogue::default().compile(&refit::with_stored(config, &stored)).specs;
+    let specs = Catalogue::default().compile(&mut refit::with_stored(config, &stored)).specs;
     let Some(spec) = specs.into_iter().find(|spec| *spec.name == *shown) else {
         return Err(Failure::Run(format!("{shown} is not in the compiled configuration")));
     };

@@ -71,10 +71,10 @@ pub fn run(config: &Config, only: Option<&str>, json: bool, out: &mut dyn Write)
     config.names.retain(|name| only.as_deref().is_none_or(|only| name.name.to_string() == only));
     let asked = Arc::new(Asked::new(&config));
     let mut catalogue = Catalogue::default();
-    let mut compiled = catalogue.compile(&config);
+    let mut compiled = catalogue.compile(&mut config.clone());
     let unfound = search(&mut config, std::mem::take(&mut compiled.finders), &asked);
     if config.names.iter().any(|name| name.discover.is_some()) {
-        compiled = catalogue.compile(&config);
+        compiled = catalogue.compile(&mut config.clone());
     }
     let specs = compiled.specs;
     let found = look_up(&asked, &specs);

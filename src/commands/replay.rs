@@ -113,7 +113,7 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
 /// The names of a configuration as the daemon would see them, with the candidates that it found. Checks that could not
 /// be run do not matter here.
 fn specs(config: &Config, stored: &Stored) -> Vec<NameSpec> {
-    Catalogue::default().compile(&refit::with_stored(config, stored)).specs
+    Catalogue::default().compile(&mut refit::with_stored(config, stored)).specs
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

@@ -25,12 +25,19 @@ pub(super) struct Claim {
 /// The conflict of one family of a name, if there is one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conflict {
+    /// `None` = there is none. Boxed, since there hardly ever is.
+    dispute: Option<Box<Dispute>>,
+    /// The answer was decided with everything known at least once: from then on it means something.
+    settled: bool,
+}
+
+/// Who is in a conflict.
+#[derive(Clone, Debug)]
+struct Dispute {
     /// Who claims, as listed.
     claimants: Vec<IpAddr>,
     /// Who is answered meanwhile.
-    keeper: Option<IpAddr>,
-    /// The answer was decided with everything known at least once: from then on it means something.
-    settled: bool,
+    keeper: IpAddr,
 }
 
 /// What became of a conflict.
@@ -60,29 +67,27 @@ impl Conflict {
             addresses
         };
         let up = distinct(|_| true);
-        let began = self.keeper.is_some();
+        let before = self.dispute.take();
+        let began = before.is_some();
         let holds = up.len() >= 2 && (began || distinct(|claim| claim.passed).len() >= 2);
-        let before = std::mem::take(&mut self.claimants);
         let known = self.settled;
         self.settled |= claims.iter().all(|claim| claim.heard);
         if !holds {
-            self.keeper = None;
             return began.then_some(News::Ends);
         }
         let stays = |address: &IpAddr| known && up.contains(address);
-        let keeper = self.keeper.filter(stays).or_else(|| incumbent.iter().copied().find(stays)).unwrap_or(up[0]);
-        self.keeper = Some(keeper);
-        self.claimants = up;
-        let more = self.claimants.iter().any(|address| !before.contains(address));
-        more.then(|| {
-            let others = self.claimants.iter().copied().filter(|address| *address != keeper);
-            News::Begins(keeper, others.collect())
-        })
+        let kept = before.as_ref().map(|dispute| dispute.keeper).filter(stays);
+        let keeper = kept.or_else(|| incumbent.iter().copied().find(stays)).unwrap_or(up[0]);
+        let had = |address: &IpAddr| before.as_ref().is_some_and(|before| before.claimants.contains(address));
+        let more = !up.iter().all(had);
+        let others = up.iter().copied().filter(|address| *address != keeper).collect();
+        self.dispute = Some(Box::new(Dispute { claimants: up, keeper }));
+        more.then_some(News::Begins(keeper, others))
     }
 
     /// Whether an address is not to be answered for the sake of the one that was.
     pub(super) fn leaves_out(&self, address: IpAddr) -> bool {
-        self.keeper.is_some_and(|keeper| keeper != address) && self.claimants.contains(&address)
+        self.dispute.as_ref().is_some_and(|dispute| dispute.keeper != address && dispute.claimants.contains(&address))
     }
 
     /// What an address that is left out is said to be.

@@ -4,12 +4,14 @@
 //! the first check's time is its latency.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compact::{Millis, Moment};
 use super::conflict::Claim;
 use super::few::Few;
-use super::machine::{Health, Transition, observe};
+use super::machine::{Health, Transition, WINDOW, observe};
 use super::overrides::Effect;
 use super::rank::{Input, Standing};
 use super::schedule::TargetId;
@@ -23,8 +25,7 @@ const RETURN_SHARE: f64 = 0.9;
 /// An address of a candidate of a name.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
-    /// Index of the candidate in the spec.
-    pub(super) candidate: usize,
+    candidate: u32,
     /// Where it is.
     pub(super) address: IpAddr,
     /// Its checks; empty = `none`, always up.
@@ -36,17 +37,16 @@ pub(super) struct Endpoint {
     /// Over `max_latency`.
     pub(super) over_limit: bool,
     /// When a look-up last gave it.
-    pub(super) resolved_at: Option<Time>,
+    pub(super) resolved_at: Moment,
     /// Its host no longer resolves.
     pub(super) stale: bool,
     /// When the last real result came.
-    pub(super) last_check: Option<Time>,
+    pub(super) last_check: Moment,
     /// The last definite state that was told of.
     pub(super) told: Option<State>,
-    /// The interval it is polled at.
-    pub(super) interval: Duration,
-    /// Place in the last ranking, 1 = first.
-    pub(super) rank: Option<u32>,
+    /// The interval it is polled at, milliseconds.
+    interval_ms: u64,
+    rank: Option<NonZeroU32>,
     /// In the answer.
     pub(super) chosen: bool,
     /// Why it is where it is.
@@ -56,51 +56,28 @@ pub(super) struct Endpoint {
     last_outcome: Option<Outcome>,
     times_ms: [Millis; 3],
     passed: u64,
+    /// Results other than [`Outcome::Ok`]: the kinds that there were.
+    others: Few<(Outcome, u64)>,
     round: Round,
     /// `None` = nothing of it applies.
     rare: Option<Box<Rare>>,
 }
 
 /// What most addresses have nothing of. Apart from the rest, which is there fifty thousand times.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rare {
-    effect: Effect,
+    /// `None` = nothing applies.
+    effect: Option<Box<Effect>>,
     reported_priority: Option<Option<u32>>,
     last_error: Option<Arc<str>>,
     certificate_days: Option<i64>,
-    /// Results other than the first of [`Outcome::ALL`].
-    others: [u64; OTHERS],
 }
-
-/// Outcomes other than [`Outcome::Ok`].
-const OTHERS: usize = Outcome::ALL.len() - 1;
 
 /// What applies to most addresses.
-const NOTHING_RARE: &Rare = &Rare {
-    effect: Effect { drained: None, forced: false },
-    reported_priority: None,
-    last_error: None,
-    certificate_days: None,
-    others: [0; OTHERS],
-};
+const NOTHING_RARE: &Rare = &Rare { effect: None, reported_priority: None, last_error: None, certificate_days: None };
 
-/// Milliseconds, if they are known: NaN says no, in half the place of an `Option`.
-#[derive(Clone, Copy, Debug)]
-struct Millis(f64);
-
-impl Millis {
-    const UNKNOWN: Millis = Millis(f64::NAN);
-
-    fn get(self) -> Option<f64> {
-        Some(self.0).filter(|ms| !ms.is_nan())
-    }
-}
-
-impl From<Option<f64>> for Millis {
-    fn from(ms: Option<f64>) -> Millis {
-        ms.map_or(Millis::UNKNOWN, Millis)
-    }
-}
+/// What operators say of most addresses.
+const NO_EFFECT: &Effect = &Effect { drained: None, forced: false };
 
 /// One of an endpoint's checks.
 #[derive(Clone, Copy, Debug)]
@@ -114,11 +91,12 @@ pub(super) struct EndpointCheck {
 #[derive(Clone, Copy, Debug)]
 struct Round {
     failed: bool,
-    sample_ms: Millis,
+    /// The first check passed: its times are a sample of the latency.
+    timed: bool,
 }
 
 impl Round {
-    const NEW: Round = Round { failed: false, sample_ms: Millis::UNKNOWN };
+    const NEW: Round = Round { failed: false, timed: false };
 }
 
 impl EndpointCheck {
@@ -134,17 +112,17 @@ impl Endpoint {
         let checked = spec.checks.iter().any(|check| !check.is_none);
         let state = if checked { State::Unknown } else { State::Up };
         Endpoint {
-            candidate,
+            candidate: candidate as u32,
             address,
             checks: Few::default(),
             health: Health { state, since: now, ..Health::default() },
             keeps_place: false,
             over_limit: false,
-            resolved_at: None,
+            resolved_at: Moment::NEVER,
             stale: false,
-            last_check: None,
+            last_check: Moment::NEVER,
             told: None,
-            interval: pace.fast_interval,
+            interval_ms: as_whole_ms(pace.fast_interval),
             rank: None,
             chosen: false,
             standing: Standing::NeverChecked,
@@ -152,19 +130,50 @@ impl Endpoint {
             last_outcome: None,
             times_ms: [Millis::UNKNOWN; 3],
             passed: 0,
+            others: Few::default(),
             round: Round::NEW,
             rare: None,
         }
     }
 
+    /// Index of the candidate in the spec.
+    pub(super) fn candidate(&self) -> usize {
+        self.candidate as usize
+    }
+
+    /// The candidate has another place in the spec.
+    pub(super) fn set_candidate(&mut self, candidate: usize) {
+        self.candidate = candidate as u32;
+    }
+
+    /// Place in the last ranking, 1 = first.
+    pub(super) fn rank(&self) -> Option<u32> {
+        self.rank.map(NonZeroU32::get)
+    }
+
+    /// It has another place in the ranking.
+    pub(super) fn set_rank(&mut self, rank: Option<u32>) {
+        self.rank = rank.and_then(NonZeroU32::new);
+    }
+
     /// What operators say.
     pub(super) fn effect(&self) -> &Effect {
-        &self.rare().effect
+        self.rare().effect.as_deref().unwrap_or(NO_EFFECT)
     }
 
     /// Operators say something else.
     pub(super) fn set_effect(&mut self, effect: Effect) {
-        self.rare_mut().effect = effect;
+        self.rare_mut().effect = kept(effect);
+    }
+
+    /// The interval it is polled at.
+    pub(super) fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms)
+    }
+
+    /// It is polled at another interval; sub-millisecond parts are dropped.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval_ms = as_whole_ms(interval);
     }
 
     /// What an `exec` check reported last.
@@ -187,9 +196,10 @@ impl Endpoint {
 
     /// Results so far, by [`Outcome::ALL`].
     fn counts(&self) -> [u64; Outcome::ALL.len()] {
-        let mut counts = [self.passed; Outcome::ALL.len()];
-        counts[1..].copy_from_slice(&self.rare().others);
-        counts
+        Outcome::ALL.map(|outcome| match outcome {
+            Outcome::Ok => self.passed,
+            other => self.others.iter().find(|(kind, _)| *kind == other).map_or(0, |(_, count)| *count),
+        })
     }
 
     /// Takes in a result of one of its checks. Whether an observation came of it, and what it changed.
@@ -213,7 +223,7 @@ impl Endpoint {
         }
         self.round.failed |= !success;
         if success && self.checks.first().is_some_and(|first| first.target == target) {
-            self.round.sample_ms = Millis(sample_ms(result, spec.policy.latency));
+            self.round.timed = true;
             self.times_ms = [result.connect, result.first_byte, Some(result.total)].map(|time| time.map(as_ms).into());
         }
         if !success {
@@ -231,9 +241,12 @@ impl Endpoint {
     /// Counts a result and nothing else: it says nothing about the candidate.
     pub(super) fn count(&mut self, result: &CheckResult) {
         self.dirty = true;
-        match Outcome::ALL[1..].iter().position(|outcome| *outcome == result.outcome) {
-            Some(at) => self.rare_mut().others[at] += 1,
-            None => self.passed += 1,
+        match result.outcome {
+            Outcome::Ok => self.passed += 1,
+            other => match self.others.iter_mut().find(|(kind, _)| *kind == other) {
+                Some((_, count)) => *count += 1,
+                None => self.others.push((other, 1)),
+            },
         }
         self.last_outcome = Some(result.outcome);
     }
@@ -243,10 +256,10 @@ impl Endpoint {
         for check in self.checks.iter_mut() {
             check.heard = false;
         }
-        let sample = round.sample_ms.get().filter(|_| !round.failed);
+        let sample = (round.timed && !round.failed).then(|| self.last_ms(spec.policy.latency)).flatten();
         let (health, transition) = observe(&self.health, !round.failed, sample, &spec.thresholds, now);
         self.health = health;
-        self.last_check = Some(now);
+        self.last_check = now.into();
         self.keeps_place = false;
         self.weigh(&spec.policy);
         transition
@@ -256,7 +269,11 @@ impl Endpoint {
     pub(super) fn weigh(&mut self, policy: &Policy) {
         let limit = as_ms(policy.max_latency);
         self.over_limit = limit > 0.0
-            && self.health.latency_ms.is_some_and(|ms| ms > limit || (self.over_limit && ms >= RETURN_SHARE * limit));
+            && self
+                .health
+                .latency_ms
+                .get()
+                .is_some_and(|ms| ms > limit || (self.over_limit && ms >= RETURN_SHARE * limit));
     }
 
     /// Nothing recent is known of it any more. `resumes` = its numbers stay worth something.
@@ -274,7 +291,7 @@ impl Endpoint {
     /// When nothing is known of it any more unless a result comes.
     pub(super) fn stale_at(&self) -> Option<Time> {
         let known = !self.checks.is_empty() && self.health.state != State::Unknown;
-        self.last_check.filter(|_| known).map(|last| last.after(self.interval * STALE_INTERVALS))
+        self.last_check.get().filter(|_| known).map(|last| last.after(self.interval() * STALE_INTERVALS))
     }
 
     /// As far as a conflict of roles is concerned.
@@ -302,19 +319,19 @@ impl Endpoint {
         Input {
             host: &candidate.host,
             address: self.address,
-            position: self.candidate,
+            position: self.candidate(),
             priority: self.reported_priority().unwrap_or(Some(candidate.priority)),
             weight: candidate.weight,
             state: self.health.state,
             since: self.health.since,
             forced: self.effect().forced,
             drained: self.effect().drained.as_deref(),
-            checked: self.last_check.is_some(),
+            checked: self.last_check.get().is_some(),
             keeps_place: self.keeps_place,
             over_limit: self.over_limit,
-            latency_ms: self.health.latency_ms,
-            deviation_ms: self.health.deviation_ms,
-            last_rank: self.rank,
+            latency_ms: self.health.latency_ms.get(),
+            deviation_ms: self.health.deviation_ms.get(),
+            last_rank: self.rank(),
         }
     }
 
@@ -331,19 +348,19 @@ impl Endpoint {
             successes: health.successes,
             failures: health.failures,
             window: health.window,
-            window_len: health.window_len,
-            latency_ms: health.latency_ms,
-            deviation_ms: health.deviation_ms,
+            window_len: health.window_len.into(),
+            latency_ms: health.latency_ms.get(),
+            deviation_ms: health.deviation_ms.get(),
             connect_ms: self.times_ms[0].get(),
             first_byte_ms: self.times_ms[1].get(),
             total_ms: self.times_ms[2].get(),
-            last_check: self.last_check,
+            last_check: self.last_check.get(),
             last_outcome: self.last_outcome,
             last_error: self.last_error().map(str::to_owned),
-            interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
+            interval_ms: self.interval_ms,
             stale: self.stale,
-            resolved_at: self.resolved_at,
-            rank: self.rank,
+            resolved_at: self.resolved_at.get(),
+            rank: self.rank(),
             chosen: self.chosen,
             standing: self.standing.to_string(),
             certificate_days: rare.certificate_days,
@@ -351,18 +368,18 @@ impl Endpoint {
             keeps_place: self.keeps_place,
             over_limit: self.over_limit,
             reported_priority: rare.reported_priority,
-            drained: rare.effect.drained.clone(),
-            forced: rare.effect.forced,
+            drained: self.effect().drained.clone(),
+            forced: self.effect().forced,
         }
     }
 
     /// Takes over what the state file kept. What is too old, from the future, or of another check orders the
     /// answers and counts as unknown.
     pub(super) fn restore(&mut self, record: &EndpointRecord, candidate: &CandidateSpec, policy: &Policy, now: Time) {
-        let [passed, others @ ..] = record.counts;
-        self.passed = passed;
-        let mut rare = Rare { others, effect: self.effect().clone(), ..NOTHING_RARE.clone() };
-        (self.rank, self.chosen) = (record.rank, record.chosen);
+        (self.passed, self.others) = counted(&record.counts);
+        let mut rare = Rare { effect: kept(self.effect().clone()), ..Rare::default() };
+        self.set_rank(record.rank);
+        self.chosen = record.chosen;
         if self.checks.is_empty() {
             self.rare = Some(rare).filter(|rare| rare != NOTHING_RARE).map(Box::new);
             return;
@@ -373,18 +390,18 @@ impl Endpoint {
             successes: record.successes,
             failures: record.failures,
             window: record.window,
-            window_len: record.window_len.min(super::machine::WINDOW),
-            latency_ms: record.latency_ms,
-            deviation_ms: record.deviation_ms,
+            window_len: u8::try_from(record.window_len).unwrap_or(WINDOW).min(WINDOW),
+            latency_ms: record.latency_ms.into(),
+            deviation_ms: record.deviation_ms.into(),
             resumes: false,
         };
         self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms].map(Millis::from);
-        self.last_check = record.last_check;
+        self.last_check = record.last_check.into();
         self.last_outcome = record.last_outcome;
         rare.last_error = record.last_error.as_deref().map(Arc::from);
         self.over_limit = record.over_limit;
         self.keeps_place = record.keeps_place;
-        self.interval = Duration::from_millis(record.interval_ms);
+        self.interval_ms = record.interval_ms;
         self.told = Some(record.state).filter(|state| *state != State::Unknown);
         let same = definition(candidate) == record.definition;
         if same {
@@ -400,17 +417,34 @@ impl Endpoint {
         self.weigh(policy);
     }
 
-    /// The latency is another of the check's times from now on.
-    pub(super) fn change_latency(&mut self, latency: LatencyOf) {
+    /// That of the last check's times which is the latency.
+    fn last_ms(&self, latency: LatencyOf) -> Option<f64> {
         let [connect, first_byte, total] = self.times_ms.map(Millis::get);
-        let last = match latency {
+        match latency {
             LatencyOf::Connect => connect.or(total),
             LatencyOf::FirstByte => first_byte.or(total),
             LatencyOf::Total => total,
-        };
-        self.health.latency_ms = last;
-        self.health.deviation_ms = last.map(|ms| ms / 2.0);
+        }
     }
+
+    /// The latency is another of the check's times from now on.
+    pub(super) fn change_latency(&mut self, latency: LatencyOf) {
+        let last = self.last_ms(latency);
+        self.health.latency_ms = last.into();
+        self.health.deviation_ms = last.map(|ms| ms / 2.0).into();
+    }
+}
+
+/// What is worth a place of its own.
+fn kept(effect: Effect) -> Option<Box<Effect>> {
+    (effect != *NO_EFFECT).then(|| Box::new(effect))
+}
+
+/// Results that passed, and the others of which there were any.
+fn counted(counts: &[u64; Outcome::ALL.len()]) -> (u64, Few<(Outcome, u64)>) {
+    let [passed, ..] = *counts;
+    let others = Outcome::ALL.into_iter().zip(*counts).skip(1).filter(|(_, count)| *count > 0);
+    (passed, others.collect())
 }
 
 /// A candidate's checks in words.
@@ -421,16 +455,12 @@ fn definition(spec: &CandidateSpec) -> Arc<str> {
     }
 }
 
-fn sample_ms(result: &CheckResult, latency: LatencyOf) -> f64 {
-    as_ms(match latency {
-        LatencyOf::Total => result.total,
-        LatencyOf::FirstByte => result.first_byte.unwrap_or(result.total),
-        LatencyOf::Connect => result.connect.unwrap_or(result.total),
-    })
-}
-
 fn as_ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+fn as_whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A record as the ranking sees it: what the commands rebuild from the state file.

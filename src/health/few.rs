@@ -2,19 +2,24 @@
 
 use std::slice;
 
-/// Elements in a row: one in place, more on the heap.
-#[derive(Clone, Debug)]
+/// Elements in a row: none or one in place, more on the heap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::box_collection, reason = "a thin pointer leaves the size to the one element")]
 pub(super) enum Few<T> {
+    /// No element.
+    #[default]
+    None,
     /// The usual number.
     One(T),
     /// Any other number.
-    Several(Vec<T>),
+    Several(Box<Vec<T>>),
 }
 
 impl<T> Few<T> {
     /// The elements.
     pub(super) fn as_slice(&self) -> &[T] {
         match self {
+            Few::None => &[],
             Few::One(one) => slice::from_ref(one),
             Few::Several(all) => all,
         }
@@ -23,6 +28,7 @@ impl<T> Few<T> {
     /// The elements, to be changed.
     pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
         match self {
+            Few::None => &mut [],
             Few::One(one) => slice::from_mut(one),
             Few::Several(all) => all,
         }
@@ -33,10 +39,18 @@ impl<T> Few<T> {
         std::mem::take(self)
     }
 
+    /// Adds an element behind the others.
+    pub(super) fn push(&mut self, element: T) {
+        let mut all = self.take().into_vec();
+        all.push(element);
+        *self = all.into();
+    }
+
     fn into_vec(self) -> Vec<T> {
         match self {
+            Few::None => Vec::new(),
             Few::One(one) => vec![one],
-            Few::Several(all) => all,
+            Few::Several(all) => *all,
         }
     }
 }
@@ -59,19 +73,14 @@ impl<T: Ord> Few<T> {
     }
 }
 
-impl<T> Default for Few<T> {
-    fn default() -> Few<T> {
-        Few::Several(Vec::new())
-    }
-}
-
 impl<T> From<Vec<T>> for Few<T> {
     fn from(mut all: Vec<T>) -> Few<T> {
         match (all.pop(), all.is_empty()) {
+            (None, _) => Few::None,
             (Some(one), true) => Few::One(one),
-            (last, _) => {
-                all.extend(last);
-                Few::Several(all)
+            (Some(last), false) => {
+                all.push(last);
+                Few::Several(Box::new(all))
             }
         }
     }
@@ -79,7 +88,12 @@ impl<T> From<Vec<T>> for Few<T> {
 
 impl<T> FromIterator<T> for Few<T> {
     fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Few<T> {
-        elements.into_iter().collect::<Vec<T>>().into()
+        let mut elements = elements.into_iter();
+        match (elements.next(), elements.next()) {
+            (None, _) => Few::None,
+            (Some(one), None) => Few::One(one),
+            (Some(first), Some(second)) => [first, second].into_iter().chain(elements).collect::<Vec<T>>().into(),
+        }
     }
 }
 
@@ -110,12 +124,15 @@ mod tests {
         }
         few.retain(|element| *element == 5);
         assert!(matches!(few, Few::One(5)));
-        assert_eq!(few.take().len(), 1);
+        few.push(4);
+        assert_eq!(*few, [5, 4]);
+        assert_eq!([5, 4].into_iter().collect::<Few<u32>>(), few.take());
         assert!(few.is_empty());
     }
 
     #[test]
     fn one_costs_no_more_than_the_list_itself() {
+        assert_eq!(size_of::<Few<(bool, u64)>>(), size_of::<(bool, u64)>());
         assert_eq!(size_of::<Few<(usize, usize)>>(), size_of::<Vec<(usize, usize)>>());
     }
 }

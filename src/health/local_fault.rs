@@ -138,7 +138,7 @@ impl Roster {
         users.iter().any(|&(name, candidate)| {
             let endpoints = self.names.get(name).map(|name| name.endpoints.as_slice()).unwrap_or_default();
             endpoints.iter().any(|e| {
-                let own = e.candidate == candidate && e.address == address;
+                let own = e.candidate() == candidate && e.address == address;
                 own && e.effect().drained.is_none() && e.health.state != State::Down
             })
         })
@@ -147,13 +147,14 @@ impl Roster {
     /// Whether an address has a say now: by its state, or since it proved a working path a moment ago, even
     /// by refusing.
     fn address_counts(&self, address: IpAddr, now: Time, window: Duration) -> bool {
-        self.witnesses(address)
-            .any(|target| target.proof.is_some_and(|at| now.since(at) <= window) || self.counts(address, &target.users))
+        self.witnesses(address).any(|target| {
+            target.proof.get().is_some_and(|at| now.since(at) <= window) || self.counts(address, &target.users)
+        })
     }
 
     /// The targets of an address whose results speak about this host's network.
     fn witnesses(&self, address: IpAddr) -> impl Iterator<Item = &Target> {
-        let all = self.target_ids.range((address, 0)..=(address, u32::MAX)).filter_map(|(_, id)| self.targets.get(id));
+        let all = self.target_ids.range((address, 0)..=(address, u32::MAX)).filter_map(|(_, id)| self.targets.get(*id));
         all.filter(|target| target.is_witness)
     }
 
@@ -161,7 +162,7 @@ impl Roster {
     fn witness_addresses(&self, from: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
         let range = from.map_or(Bound::Unbounded, |address| Bound::Included((address, 0)));
         let targets = self.target_ids.range((range, Bound::Unbounded));
-        let witnesses = targets.filter(|(_, id)| self.targets.get(id).is_some_and(|target| target.is_witness));
+        let witnesses = targets.filter(|(_, id)| self.targets.get(**id).is_some_and(|target| target.is_witness));
         let mut last = None;
         witnesses.map(|((address, _), _)| *address).filter(move |address| last.replace(*address) != Some(*address))
     }

@@ -4,12 +4,13 @@
 //! knows neither names nor checks. From `unknown` the first result decides; `rise` and `fall` count results
 //! in a row; the window of `min_success` and the smoothed latency are emptied when an address comes up.
 
+use super::compact::Millis;
 use super::{State, Thresholds, Time};
 
 /// Checks that the window of `min_success` holds at most.
-pub const WINDOW: u32 = 20;
+pub const WINDOW: u8 = 20;
 /// Checks that it must hold before the share is looked at: fewer say too little.
-pub const WINDOW_LEAST: u32 = 10;
+pub const WINDOW_LEAST: u8 = 10;
 /// Weight of a new sample in the smoothed latency and its deviation.
 pub const SMOOTHING: f64 = 0.3;
 
@@ -27,11 +28,11 @@ pub struct Health {
     /// The last checks since it came up, newest in the lowest bit, 1 = success.
     pub window: u32,
     /// How many bits of `window` count (0..=20).
-    pub window_len: u32,
+    pub window_len: u8,
     /// Smoothed latency, milliseconds. Kept while down: it orders what is best known.
-    pub latency_ms: Option<f64>,
+    pub latency_ms: Millis,
     /// Its mean deviation, milliseconds.
-    pub deviation_ms: Option<f64>,
+    pub deviation_ms: Millis,
     /// Unknown for want of results alone: it was up and its numbers still count when it turns out to be so.
     pub resumes: bool,
 }
@@ -128,13 +129,13 @@ impl Health {
         let good = self.window.count_ones();
         let share = f64::from(good) / f64::from(self.window_len.max(1));
         (self.window_len >= WINDOW_LEAST && share < thresholds.min_success)
-            .then_some(Cause::Share(good, self.window_len))
+            .then_some(Cause::Share(good, self.window_len.into()))
     }
 
     fn come_up(&mut self, resumes: bool) {
         if !resumes {
             (self.window, self.window_len) = (0, 0);
-            (self.latency_ms, self.deviation_ms) = (None, None);
+            (self.latency_ms, self.deviation_ms) = (Millis::UNKNOWN, Millis::UNKNOWN);
         }
         self.push(true);
     }
@@ -143,13 +144,13 @@ impl Health {
     /// look as certain as twenty.
     fn smooth(&mut self, sample_ms: Option<f64>) {
         let Some(sample) = sample_ms.filter(|sample| sample.is_finite() && *sample >= 0.0) else { return };
-        let Some(latency) = self.latency_ms else {
-            (self.latency_ms, self.deviation_ms) = (Some(sample), Some(sample / 2.0));
+        let Some(latency) = self.latency_ms.get() else {
+            (self.latency_ms, self.deviation_ms) = (sample.into(), (sample / 2.0).into());
             return;
         };
-        let deviation = self.deviation_ms.unwrap_or(latency / 2.0);
-        self.deviation_ms = Some(deviation + SMOOTHING * ((sample - latency).abs() - deviation));
-        self.latency_ms = Some(latency + SMOOTHING * (sample - latency));
+        let deviation = self.deviation_ms.get().unwrap_or(latency / 2.0);
+        self.deviation_ms = (deviation + SMOOTHING * ((sample - latency).abs() - deviation)).into();
+        self.latency_ms = (latency + SMOOTHING * (sample - latency)).into();
     }
 }
 
@@ -197,18 +198,18 @@ mod tests {
     fn numbers_are_emptied_when_it_comes_up() {
         let (health, _) = run("+++---++");
         assert_eq!((health.window, health.window_len), (1, 1));
-        assert_eq!((health.latency_ms, health.deviation_ms), (Some(10.0), Some(5.0)));
+        assert_eq!((health.latency_ms.get(), health.deviation_ms.get()), (Some(10.0), Some(5.0)));
         let (down, _) = run("+++---");
-        assert_eq!(down.latency_ms, Some(10.0), "kept for the order of what is down");
+        assert_eq!(down.latency_ms.get(), Some(10.0), "kept for the order of what is down");
     }
 
     #[test]
     fn an_interruption_is_not_a_fresh_start() {
         let (health, _) = run("++++++++");
         let back = observe(&health.forgotten(true, Time(50)), true, Some(20.0), &USUAL, Time(51)).0;
-        assert_eq!(back.latency_ms, Some(13.0));
+        assert_eq!(back.latency_ms.get(), Some(13.0));
         let anew = observe(&health.forgotten(false, Time(50)), true, Some(20.0), &USUAL, Time(51)).0;
-        assert_eq!(anew.latency_ms, Some(20.0));
+        assert_eq!(anew.latency_ms.get(), Some(20.0));
     }
 
     proptest! {

@@ -9,6 +9,7 @@
 //! whole name, [`explain`] decides once more from records, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say, `orders` puts that on the endpoints,
 //! [`events`] has the words.
 
+pub mod compact;
 mod conflict;
 pub mod decide;
 pub mod discovery;

@@ -219,7 +219,7 @@ impl Roster {
         let Some(Name { spec, endpoints, .. }) = self.names.get_mut(index) else { return };
         let record = spec.drain_record.as_ref().and_then(|record| self.drains.get(record));
         for endpoint in endpoints {
-            let Some(candidate) = spec.candidates.get(endpoint.candidate) else { continue };
+            let Some(candidate) = spec.candidates.get(endpoint.candidate()) else { continue };
             let effect = self.overrides.effect(&spec.name, &candidate.host, endpoint.address, record);
             if effect != *endpoint.effect() {
                 endpoint.set_effect(effect);
@@ -235,7 +235,7 @@ impl Roster {
         let inputs: Vec<_> = name
             .endpoints
             .iter()
-            .filter_map(|endpoint| Some(endpoint.input(name.spec.candidates.get(endpoint.candidate)?)))
+            .filter_map(|endpoint| Some(endpoint.input(name.spec.candidates.get(endpoint.candidate())?)))
             .collect();
         self.overrides.pinned(&name.spec.name, &inputs, name.spec.policy.answers)
     }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compact::Moment;
 use super::decide::{Basis, Plan};
 use super::endpoint::{Endpoint, EndpointCheck};
 use super::overrides::own_reason;
@@ -48,7 +49,11 @@ impl Roster {
         }
         for (name, gone) in old {
             self.removed.extend(gone.endpoints.iter().filter_map(|endpoint| {
-                Some((Arc::clone(&name), gone.spec.candidates.get(endpoint.candidate)?.host.clone(), endpoint.address))
+                Some((
+                    Arc::clone(&name),
+                    gone.spec.candidates.get(endpoint.candidate())?.host.clone(),
+                    endpoint.address,
+                ))
             }));
             self.removed_names.push(name);
         }
@@ -64,13 +69,14 @@ impl Roster {
             self.watch_hold(&host, now);
         }
         // Each once, however many names share it.
-        let targets: Vec<TargetId> = self.targets.keys().copied().collect();
+        let targets: Vec<TargetId> = self.targets.ids().collect();
         for target in targets {
             self.hasten(target, now);
         }
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
+        self.pack_targets();
     }
 
     /// Fits one name to other candidates: what is unchanged (host, address, checks) keeps everything.
@@ -92,7 +98,7 @@ impl Roster {
         self.lookups.configure(wants, now);
         let targets: Vec<_> =
             self.names[index].endpoints.iter().flat_map(|e| e.checks.iter()).map(|check| check.target).collect();
-        for target in &targets {
+        for &target in &targets {
             if let Some(target) = self.targets.get_mut(target) {
                 target.users.retain(|(name, _)| *name != index);
             }
@@ -179,6 +185,7 @@ impl Roster {
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
+        self.pack_targets();
     }
 
     fn restore_endpoint(&mut self, record: &EndpointRecord, now: Time) {
@@ -186,19 +193,19 @@ impl Roster {
         let name = &mut self.names[index];
         let candidates = &name.spec.candidates;
         let same = |e: &&mut Endpoint| {
-            e.address == record.address && candidates.get(e.candidate).is_some_and(|c| c.host == record.host)
+            e.address == record.address && candidates.get(e.candidate()).is_some_and(|c| c.host == record.host)
         };
         let Some(endpoint) = name.endpoints.iter_mut().find(same) else { return };
-        let Some(candidate) = candidates.get(endpoint.candidate) else { return };
+        let Some(candidate) = candidates.get(endpoint.candidate()) else { return };
         endpoint.restore(record, candidate, &name.spec.policy, now);
         name.cold &= record.last_check.is_none();
         if endpoint.health.state == State::Unknown {
             return;
         }
         // Every host of a fleet keeps its own place in the interval through a restart of all of them.
-        let due = record.last_check.unwrap_or(now).after(endpoint.interval).max(now);
+        let due = record.last_check.unwrap_or(now).after(endpoint.interval()).max(now);
         let (targets, interval): (Vec<_>, Duration) =
-            (endpoint.checks.iter().map(|check| check.target).collect(), endpoint.interval);
+            (endpoint.checks.iter().map(|check| check.target).collect(), endpoint.interval());
         for target in targets {
             self.resume_pace(target, due, interval);
         }
@@ -208,11 +215,11 @@ impl Roster {
         let Some(&index) = self.index.get(&record.name) else { return };
         let name = &mut self.names[index];
         let family = &mut name.families[record.family.index()];
-        family.addresses = record.addresses.clone();
-        family.last_good = record.last_good.clone();
+        family.addresses = record.addresses.as_slice().into();
+        family.last_good = record.last_good.as_slice().into();
         family.since = record.since;
         // What a bypass put in front of it is put there anew.
-        family.reason = own_reason(&record.reason).to_owned();
+        family.reason = own_reason(&record.reason).into();
         family.conflict.settle();
         let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
         let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
@@ -245,6 +252,8 @@ impl Roster {
         let old_spec = std::mem::replace(&mut name.spec, spec);
         let mut old: Vec<Option<Endpoint>> = std::mem::take(&mut name.endpoints).into_iter().map(Some).collect();
         (name.told, name.stale_timer) = (None, false);
+        // Its size from the start, fifty thousand times: what is cut off leaves holes.
+        name.endpoints.reserve_exact(name.spec.candidates.len());
         for family in &mut name.families {
             family.unwritten = true;
         }
@@ -253,7 +262,7 @@ impl Roster {
                 let kept = old.iter_mut().find(|slot| {
                     slot.as_ref().is_some_and(|e| {
                         e.address == address
-                            && old_spec.candidates.get(e.candidate).is_some_and(|c| c.host == candidate.host)
+                            && old_spec.candidates.get(e.candidate()).is_some_and(|c| c.host == candidate.host)
                     })
                 });
                 let mut endpoint = match kept.and_then(Option::take) {
@@ -266,10 +275,9 @@ impl Roster {
                 name.endpoints.push(endpoint);
             }
         }
-        // As large as it is, fifty thousand times.
         name.endpoints.shrink_to_fit();
         self.removed.extend(old.into_iter().flatten().filter_map(|e| {
-            Some((Arc::clone(&name.spec.name), old_spec.candidates.get(e.candidate)?.host.clone(), e.address))
+            Some((Arc::clone(&name.spec.name), old_spec.candidates.get(e.candidate())?.host.clone(), e.address))
         }));
         name
     }
@@ -290,7 +298,7 @@ impl Roster {
         for &index in self.host_users.get(host).into_iter().flatten() {
             let Some(name) = self.names.get_mut(index) else { continue };
             let candidates = &name.spec.candidates;
-            let of_host = |e: &&mut Endpoint| matches!(candidates.get(e.candidate), Some(c) if matches!(&c.host, Host::Name(name) if name == host));
+            let of_host = |e: &&mut Endpoint| matches!(candidates.get(e.candidate()), Some(c) if matches!(&c.host, Host::Name(name) if name == host));
             for endpoint in name.endpoints.iter_mut().filter(of_host) {
                 mark_resolution(&self.lookups, endpoint, host);
             }
@@ -318,32 +326,32 @@ impl Roster {
         }
         let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
         let stays = |endpoint: &mut Endpoint| {
-            let wanted = wanted.get(endpoint.candidate).and_then(Option::as_ref);
+            let wanted = wanted.get(endpoint.candidate()).and_then(Option::as_ref);
             wanted.is_none_or(|wanted| wanted.contains(&endpoint.address))
         };
         for endpoint in endpoints.extract_if(.., |endpoint| !stays(endpoint)) {
             for check in endpoint.checks.iter() {
-                self.detach(check.target, (index, endpoint.candidate));
+                self.detach(check.target, (index, endpoint.candidate()));
             }
             let spec = &self.names[index].spec;
-            if let Some(candidate) = spec.candidates.get(endpoint.candidate) {
+            if let Some(candidate) = spec.candidates.get(endpoint.candidate()) {
                 self.removed.push((Arc::clone(&spec.name), candidate.host.clone(), endpoint.address));
             }
         }
         let spec = &self.names[index].spec;
         for (position, (candidate, wanted)) in spec.candidates.iter().zip(&wanted).enumerate() {
             for &address in wanted.iter().flatten() {
-                if !endpoints.iter().any(|e| e.candidate == position && e.address == address) {
+                if !endpoints.iter().any(|e| e.candidate() == position && e.address == address) {
                     endpoints.push(Endpoint::new(position, address, candidate, &spec.pace, now));
                 }
             }
             if let (Some(_), Host::Name(host)) = (wanted, &candidate.host) {
-                for endpoint in endpoints.iter_mut().filter(|e| e.candidate == position) {
+                for endpoint in endpoints.iter_mut().filter(|e| e.candidate() == position) {
                     mark_resolution(&self.lookups, endpoint, host);
                 }
             }
         }
-        endpoints.sort_by_key(|endpoint| endpoint.candidate);
+        endpoints.sort_by_key(|endpoint| endpoint.candidate());
         endpoints.shrink_to_fit();
         self.names[index].endpoints = endpoints;
         self.attach_all(index, now);
@@ -354,8 +362,8 @@ impl Roster {
     fn attach_all(&mut self, index: usize, now: Time) {
         let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
         for endpoint in &mut endpoints {
-            let user = (index, endpoint.candidate);
-            let Some(candidate) = self.names[index].spec.candidates.get(endpoint.candidate) else { continue };
+            let user = (index, endpoint.candidate());
+            let Some(candidate) = self.names[index].spec.candidates.get(endpoint.candidate()) else { continue };
             let checks: Vec<_> = candidate.checks.iter().filter(|check| !check.is_none).cloned().collect();
             let attached = endpoint.checks.iter().all(|check| self.is_user(check.target, user));
             if endpoint.checks.len() == checks.len() && attached {
@@ -402,6 +410,7 @@ fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) 
     let Some(entry) = lookups.get(host) else { return };
     let seen = entry.addresses.iter().find(|known| known.address == endpoint.address).map(|known| known.seen);
     let stale = entry.failing[Family::of(endpoint.address).index()].is_some();
+    let seen = Moment::from(seen);
     endpoint.dirty |= endpoint.stale != stale || endpoint.resolved_at != seen;
     (endpoint.stale, endpoint.resolved_at) = (stale, seen);
 }
@@ -415,7 +424,7 @@ fn carry_over(
     spec: &NameSpec,
     now: Time,
 ) -> Endpoint {
-    let old_checks = old_spec.candidates.get(endpoint.candidate).map(|candidate| &candidate.checks);
+    let old_checks = old_spec.candidates.get(endpoint.candidate()).map(|candidate| &candidate.checks);
     if old_checks != Some(&candidate.checks) {
         let mut new = Endpoint::new(position, endpoint.address, candidate, &spec.pace, now);
         if new.health.state == State::Unknown {
@@ -423,10 +432,11 @@ fn carry_over(
             new.health = endpoint.health;
             new.keeps_place = endpoint.keeps_place;
         }
-        (new.rank, new.chosen) = (endpoint.rank, endpoint.chosen);
+        new.set_rank(endpoint.rank());
+        new.chosen = endpoint.chosen;
         return new;
     }
-    endpoint.candidate = position;
+    endpoint.set_candidate(position);
     endpoint.dirty = true;
     if old_spec.policy.latency != spec.policy.latency {
         endpoint.change_latency(spec.policy.latency);

@@ -20,8 +20,8 @@ use super::machine::Transition;
 use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
 use super::resolution::{LookupJob, LookupResult, Lookups};
-use super::schedule::{CheckJob, Queue, TargetId, is_late};
-use super::targets::Target;
+use super::schedule::{CheckJob, TargetId, is_late};
+use super::targets::Targets;
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
 /// Everything that is known about every configured name.
@@ -50,11 +50,11 @@ pub struct Roster {
     pub(super) removed: Vec<(Arc<str>, Host, IpAddr)>,
     pub(super) removed_names: Vec<Arc<str>>,
     pub(super) started: Option<Time>,
-    pub(super) targets: HashMap<TargetId, Target>,
+    pub(super) targets: Targets,
     /// By address and check.
     pub(super) target_ids: BTreeMap<(IpAddr, u32), TargetId>,
-    pub(super) queue: Queue<TargetId>,
-    pub(super) last_target: u64,
+    /// Targets in the order in which they are due; each has its time itself.
+    pub(super) queue: BTreeSet<(Time, TargetId)>,
     late: u64,
     timers: BTreeSet<(Time, Timer)>,
     pub(super) told_orders: Told,
@@ -83,10 +83,10 @@ pub(super) struct Name {
 pub(super) struct FamilyState {
     pub(super) plan: Plan,
     pub(super) basis: Basis,
-    pub(super) reason: String,
+    pub(super) reason: Box<str>,
     pub(super) since: Time,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) last_good: Vec<IpAddr>,
+    pub(super) addresses: Box<[IpAddr]>,
+    pub(super) last_good: Box<[IpAddr]>,
     /// The plan from before an episode of silent failures.
     pub(super) before_episode: Option<Box<(u64, Plan)>>,
     /// What is held while the fault is taken to be here.
@@ -151,6 +151,16 @@ impl Roster {
         Roster { machine: hash(0, &[machine_id]), ..Roster::default() }
     }
 
+    /// The names as they were configured, in their order.
+    pub fn specs(&self) -> impl Iterator<Item = &NameSpec> {
+        self.names.iter().map(|name| &name.spec)
+    }
+
+    /// One of them.
+    pub fn spec(&self, name: usize) -> Option<&NameSpec> {
+        self.names.get(name).map(|name| &name.spec)
+    }
+
     /// Look-ups that are due, `limit` at most, each handed out once until its result is applied.
     pub fn next_lookups(&mut self, now: Time, limit: usize) -> Vec<LookupJob> {
         self.lookups.next(now, limit)
@@ -189,11 +199,10 @@ impl Roster {
     pub fn next_checks(&mut self, now: Time, limit: usize) -> Vec<CheckJob> {
         let mut jobs = Vec::new();
         while jobs.len() < limit
-            && let Some((due, id)) = self.queue.pop(now)
+            && let Some(id) = self.pop_due(now)
         {
-            let Some(target) = self.targets.get_mut(&id) else { continue };
+            let Some(target) = self.targets.get_mut(id) else { continue };
             target.running = true;
-            target.due = due;
             jobs.push(CheckJob { target: id, check: target.check, address: target.address });
         }
         jobs
@@ -202,17 +211,17 @@ impl Roster {
     /// What a check yielded. A target that is no more is ignored.
     pub fn apply_result(&mut self, target: TargetId, result: &CheckResult, now: Time) {
         let id = target;
-        let Some(target) = self.targets.get_mut(&id) else { return };
+        let Some(target) = self.targets.get_mut(id) else { return };
         target.running = false;
         // With its result, so that a check that waited for a worker is late too.
         let began = Time(now.0.saturating_sub(u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX)));
-        self.late += u64::from(is_late(target.due, began, target.interval));
+        self.late += u64::from(is_late(target.due, began, target.interval()));
         let address = target.address;
         let speaks = target.is_witness && result.outcome != Outcome::LocalError;
         let users = target.users.take();
         let silent = speaks && result.silent && result.outcome != Outcome::Ok;
         if speaks {
-            target.proof = (!silent).then_some(now);
+            target.proof = (!silent).then_some(now).into();
         }
         if speaks && !silent {
             self.network_works(now, &format!("a check of {address} got through"));
@@ -221,7 +230,7 @@ impl Roster {
         for &(name, candidate) in users.iter() {
             self.apply_to_endpoint(id, (name, candidate, address), result, silent, now);
         }
-        if let Some(target) = self.targets.get_mut(&id) {
+        if let Some(target) = self.targets.get_mut(id) {
             target.users = users;
         }
         if counts && !self.fault.holds() {
@@ -233,7 +242,7 @@ impl Roster {
     /// When something is due next: a check, a look-up, an expiry. What was handed out is not.
     pub fn next_due(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [self.queue.first(), self.lookups.next_due(), timer].into_iter().flatten().min()
+        [self.queue.first().map(|(at, _)| *at), self.lookups.next_due(), timer].into_iter().flatten().min()
     }
 
     /// Expiries, staleness, holds. To be called before decisions are taken.
@@ -262,7 +271,7 @@ impl Roster {
 
     /// Everything is due now: checks and look-ups (resume from suspend).
     pub fn check_everything(&mut self, now: Time) {
-        let all: Vec<TargetId> = self.targets.keys().copied().collect();
+        let all: Vec<TargetId> = self.targets.ids().collect();
         for target in all {
             self.run_now(target, now);
         }
@@ -271,7 +280,19 @@ impl Roster {
 
     /// Names whose decision changed since the last call.
     pub fn take_decisions(&mut self, now: Time) -> Vec<Decision> {
-        std::mem::take(&mut self.dirty).into_iter().filter_map(|name| self.decide_name(name, now)).collect()
+        std::iter::from_fn(|| self.next_decision(now)).collect()
+    }
+
+    /// The same one by one: ten thousand decisions that are only passed on need not be there at once, between what is
+    /// kept of each.
+    pub fn next_decision(&mut self, now: Time) -> Option<Decision> {
+        while let Some(name) = self.dirty.pop_first() {
+            let decision = self.decide_name(name, now);
+            if decision.is_some() {
+                return decision;
+            }
+        }
+        None
     }
 
     /// Events since the last call.
@@ -281,7 +302,7 @@ impl Roster {
 
     /// The candidate behind a target; of several that share it the first.
     pub fn candidate_of(&self, target: TargetId) -> Option<Host> {
-        let &(name, candidate) = self.targets.get(&target)?.users.first()?;
+        let &(name, candidate) = self.targets.get(target)?.users.first()?;
         Some(self.names.get(name)?.spec.candidates.get(candidate)?.host.clone())
     }
 
@@ -339,7 +360,7 @@ impl Roster {
     ) {
         let holds = self.fault.holds();
         let Some(name) = self.names.get_mut(name_index) else { return };
-        let own = |e: &&mut Endpoint| e.candidate == candidate && e.address == address;
+        let own = |e: &&mut Endpoint| e.candidate() == candidate && e.address == address;
         let Some(endpoint) = name.endpoints.iter_mut().find(own) else { return };
         self.unwritten.insert(name_index);
         if silent && holds && endpoint.health.state != State::Down {
@@ -373,7 +394,7 @@ impl Roster {
             }
             let mut event = Event::new(now, EventKind::State, "no result for three of its intervals".to_owned());
             event.name = Some(Arc::clone(&name.spec.name));
-            event.host = name.spec.candidates.get(endpoint.candidate).map(|candidate| candidate.host.clone());
+            event.host = name.spec.candidates.get(endpoint.candidate()).map(|candidate| candidate.host.clone());
             event.address = Some(endpoint.address);
             event.before = Some(endpoint.health.state.as_str().to_owned());
             event.after = Some(State::Unknown.as_str().to_owned());
@@ -433,7 +454,7 @@ fn state_event(
     transition: &Transition,
     now: Time,
 ) -> Option<Event> {
-    let endpoint = name.endpoints.iter().find(|e| e.candidate == candidate && e.address == address)?;
+    let endpoint = name.endpoints.iter().find(|e| e.candidate() == candidate && e.address == address)?;
     let reason = transition_reason(transition, endpoint.last_error());
     let mut event = Event::new(now, EventKind::State, reason);
     event.name = Some(Arc::clone(&name.spec.name));

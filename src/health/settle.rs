@@ -88,8 +88,8 @@ impl Roster {
     pub fn endpoint_of(&self, name: usize, address: IpAddr) -> Option<(Arc<str>, Host)> {
         let name = self.names.get(name)?;
         let endpoints = name.endpoints.iter().filter(|endpoint| endpoint.address == address);
-        let first = endpoints.min_by_key(|endpoint| endpoint.rank.unwrap_or(u32::MAX))?;
-        let candidate = name.spec.candidates.get(first.candidate)?;
+        let first = endpoints.min_by_key(|endpoint| endpoint.rank().unwrap_or(u32::MAX))?;
+        let candidate = name.spec.candidates.get(first.candidate())?;
         Some((Arc::clone(&name.spec.name), candidate.host.clone()))
     }
 
@@ -105,7 +105,7 @@ impl Roster {
             let Some(Name { spec, endpoints, families, .. }) = self.names.get_mut(index) else { continue };
             for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.dirty) {
                 endpoint.dirty = false;
-                if let Some(candidate) = spec.candidates.get(endpoint.candidate) {
+                if let Some(candidate) = spec.candidates.get(endpoint.candidate()) {
                     records.endpoints.push(endpoint.record(&spec.name, candidate));
                 }
             }
@@ -116,14 +116,14 @@ impl Roster {
                 records.answers.push(AnswerRecord {
                     name: Arc::clone(&spec.name),
                     family,
-                    addresses: state.addresses.clone(),
+                    addresses: state.addresses.to_vec(),
                     basis: bypass.as_ref().map_or(state.basis.as_str(), |_| "bypass").to_owned(),
                     reason: match &bypass {
                         Some(words) => format!("bypassed {words}: every query is forwarded{SEAM}{}", state.reason),
-                        None => state.reason.clone(),
+                        None => state.reason.to_string(),
                     },
                     since: state.since,
-                    last_good: state.last_good.clone(),
+                    last_good: state.last_good.to_vec(),
                 });
             }
         }
@@ -135,14 +135,14 @@ impl Roster {
         let Some(Name { spec, endpoints, families, .. }) = self.names.get_mut(index) else { return };
         for (family, (indices, state)) in Family::BOTH.into_iter().zip(by_family.iter().zip(families)) {
             let exclusive = |e: &&Endpoint| {
-                spec.candidates.get(e.candidate).is_some_and(|c| c.checks.iter().any(|check| check.exclusive))
+                spec.candidates.get(e.candidate()).is_some_and(|c| c.checks.iter().any(|check| check.exclusive))
             };
             let own = indices.iter().filter_map(|&i| endpoints.get(i)).filter(exclusive);
             let claims: Vec<_> = own.map(Endpoint::claim).collect();
             let Some(news) = state.conflict.update(&claims, &state.addresses) else { continue };
             let word = |address: &IpAddr| {
                 let endpoint = endpoints.iter().find(|e| e.address == *address);
-                let host = endpoint.and_then(|e| spec.candidates.get(e.candidate)).map(|c| &c.host);
+                let host = endpoint.and_then(|e| spec.candidates.get(e.candidate())).map(|c| &c.host);
                 host.map_or_else(|| address.to_string(), |host| place(host, *address))
             };
             let reason = match news {
@@ -169,7 +169,7 @@ impl Roster {
         let inputs = |indices: &Vec<usize>, conflict: &Conflict| {
             let endpoints = indices.iter().map(|&i| &name.endpoints[i]);
             let input = |e: &'a Endpoint| {
-                let input = e.input(spec.candidates.get(e.candidate)?);
+                let input = e.input(spec.candidates.get(e.candidate())?);
                 let priority = input.priority.filter(|_| !conflict.leaves_out(e.address));
                 Some(Input { priority, ..input })
             };
@@ -240,8 +240,9 @@ impl Roster {
             let Some(endpoint) = family.get(placed.input).and_then(|&i| endpoints.get_mut(i)) else { continue };
             let rank = u32::try_from(rank + 1).ok();
             let chosen = given.contains(&endpoint.address);
-            if (endpoint.rank, endpoint.chosen, &endpoint.standing) != (rank, chosen, &placed.standing) {
-                (endpoint.rank, endpoint.chosen) = (rank, chosen);
+            if (endpoint.rank(), endpoint.chosen, &endpoint.standing) != (rank, chosen, &placed.standing) {
+                endpoint.set_rank(rank);
+                endpoint.chosen = chosen;
                 endpoint.standing = placed.standing.clone();
                 endpoint.dirty = true;
                 self.unwritten.insert(index);
@@ -263,8 +264,8 @@ impl Roster {
         let state = &mut name.families[family.index()];
         let addresses = answered.plan.addresses();
         let fit = matches!(answered.basis, Basis::Ranked | Basis::Panic | Basis::Empty);
-        if fit && state.last_good != addresses {
-            state.last_good = addresses.clone();
+        if fit && *state.last_good != *addresses {
+            state.last_good = addresses.as_slice().into();
             state.unwritten = true;
             self.unwritten.insert(index);
         }
@@ -280,13 +281,13 @@ impl Roster {
         state.basis = answered.basis;
         state.unwritten = true;
         self.unwritten.insert(index);
-        let old = std::mem::replace(&mut state.addresses, addresses);
+        let old = std::mem::replace(&mut state.addresses, addresses.into());
         let quiet = first && state.addresses.is_empty();
         let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
         if differs {
             state.since = now;
         }
-        state.reason.clone_from(&reason);
+        state.reason = reason.as_str().into();
         if !quiet && (old != state.addresses || kind_differs) {
             let event = answer_event(name, family, &before, &old, reason, first, now);
             self.events.push(event);
@@ -305,10 +306,10 @@ fn family_decision(name: &Name, family: Family, indices: &[usize], ranking: Rank
     let ranked = ranking.places.into_iter().filter_map(|placed| {
         let endpoint = name.endpoints.get(*indices.get(placed.input)?)?;
         Some(Ranked {
-            host: name.spec.candidates.get(endpoint.candidate)?.host.clone(),
+            host: name.spec.candidates.get(endpoint.candidate())?.host.clone(),
             address: endpoint.address,
             state: endpoint.health.state,
-            latency_ms: endpoint.health.latency_ms,
+            latency_ms: endpoint.health.latency_ms.get(),
             standing: placed.standing,
         })
     });
@@ -316,7 +317,7 @@ fn family_decision(name: &Name, family: Family, indices: &[usize], ranking: Rank
         family,
         plan: state.plan.clone(),
         basis: state.basis,
-        reason: state.reason.clone(),
+        reason: state.reason.to_string(),
         since: state.since,
         ranking: ranked.collect(),
     }
@@ -334,7 +335,7 @@ fn answer_event(
     let state = &name.families[family.index()];
     let latency = |addresses: &[IpAddr]| {
         let address = addresses.first()?;
-        name.endpoints.iter().find(|e| e.address == *address)?.health.latency_ms
+        name.endpoints.iter().find(|e| e.address == *address)?.health.latency_ms.get()
     };
     let mut event = Event::new(now, EventKind::Answer, reason);
     event.name = Some(Arc::clone(&name.spec.name));
@@ -351,7 +352,7 @@ fn describe(name: &Name, plan: &Plan, addresses: &[IpAddr]) -> String {
         Plan::Addresses { .. } => {
             let word = |address: &IpAddr| {
                 let endpoint = name.endpoints.iter().find(|e| e.address == *address);
-                let host = endpoint.and_then(|e| name.spec.candidates.get(e.candidate)).map(|c| &c.host);
+                let host = endpoint.and_then(|e| name.spec.candidates.get(e.candidate())).map(|c| &c.host);
                 host.map_or_else(|| address.to_string(), |host| place(host, *address))
             };
             let mut words: Vec<String> = addresses.iter().take(TOLD_ADDRESSES).map(word).collect();

@@ -89,7 +89,7 @@ impl Prepared {
     fn new(mut config: Config, known: Known, machine_id: &[u8], now: Time) -> Prepared {
         refit::fill(&mut config, &known);
         let mut catalogue = Catalogue::default();
-        let compiled = catalogue.compile(&config);
+        let compiled = catalogue.compile(&mut config);
         let mut searches = Searches::default();
         searches.configure(compiled.finders, now);
         for (name, (_, found)) in known {
@@ -116,7 +116,7 @@ impl Poller {
         let crew = Crew::new(setup.inbox.clone(), &config, setup.listeners.clone());
         let servers = crew.servers().to_vec();
         let mut poller = Poller {
-            ledger: Ledger::new(&config, setup.listeners, &setup.stored, now),
+            ledger: Ledger::new(&config, &roster, setup.listeners, &setup.stored, now),
             config: Arc::new(config),
             catalogue,
             roster,

@@ -21,8 +21,9 @@ pub struct Catalogue {
     next: u32,
 }
 
-/// Lists of checks as `health` knows them, by where the list is in the configuration: candidates share equal ones there.
-type Lists = HashMap<*const Check, Arc<[CheckRef]>>;
+/// Lists of checks as `health` knows them, by where the list is in the configuration: candidates share equal ones
+/// there. With the list itself, so that no other one comes to be in its place.
+type Lists = HashMap<*const Check, (Arc<[Check]>, Arc<[CheckRef]>)>;
 
 #[derive(Clone)]
 struct Entry {
@@ -45,14 +46,23 @@ impl Catalogue {
     ///
     /// Every runner is made anew, since the certificates it reads may have changed. One that cannot be made fails
     /// each time with the reason as a fault of this host: one unreadable file takes no candidate down.
-    pub fn compile(&mut self, config: &Config) -> Compiled {
+    ///
+    /// Takes the candidates out of the configuration, except those of names that may be fitted to what is found: they
+    /// are in the specifications from now on, and there are fifty thousand of them.
+    pub fn compile(&mut self, config: &mut Config) -> Compiled {
         let mut problems = Vec::new();
         let roots = SystemRoots::new();
         let before = std::mem::take(&mut self.entries);
         let mut make = |check: &Check| Runner::new(check, &roots);
         let mut lists = Lists::new();
-        let mut spec = |name| self.spec(name, &mut lists, &before, &mut make, &mut problems);
-        let specs = config.names.iter().map(&mut spec).collect();
+        let mut spec = |name: &mut Name| {
+            let spec = self.spec(name, &mut lists, &before, &mut make, &mut problems);
+            if name.discover.is_none() {
+                name.candidates = Vec::new();
+            }
+            spec
+        };
+        let specs = config.names.iter_mut().map(&mut spec).collect();
         let entries = &self.entries;
         self.numbers.retain(|_, number| entries.contains_key(number));
         let finders = config.names.iter().filter_map(|name| Finder::new(name, &roots)).collect();
@@ -101,9 +111,13 @@ impl Catalogue {
                     host: host(&candidate.host),
                     priority: candidate.priority,
                     weight: candidate.weight,
-                    checks: Arc::clone(lists.entry(candidate.checks.as_ptr()).or_insert_with(|| {
-                        candidate.checks.iter().map(|check| self.refer(check, before, make, problems)).collect()
-                    })),
+                    checks: {
+                        let (_, refs) = lists.entry(candidate.checks.as_ptr()).or_insert_with(|| {
+                            let refer = |check| self.refer(check, before, make, problems);
+                            (Arc::clone(&candidate.checks), candidate.checks.iter().map(refer).collect())
+                        });
+                        Arc::clone(refs)
+                    },
                 })
                 .collect(),
             fallback: name.fallback.iter().map(host).collect(),

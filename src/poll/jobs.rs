@@ -310,7 +310,7 @@ impl Crew {
         let work = Box::new(move || {
             let loaded = config::load(&path).map(|mut config| {
                 fill(&mut config, &known);
-                let compiled = catalogue.compile(&config);
+                let compiled = catalogue.compile(&mut config);
                 Fresh { follower: follow(&config, &listeners), config, known, catalogue, compiled }
             });
             inbox.send(Message::Done(Done::Loaded(Box::new(loaded))));

@@ -8,11 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::tally::Key;
-use crate::config::{Candidate, Config, Mode};
+use crate::config::{Config, Mode};
 use crate::health::events::utc;
 use crate::health::resolution::LookupResult;
 use crate::health::roster::Roster;
-use crate::health::{CheckResult, Event, EventKind, Host, Select, Time};
+use crate::health::{CandidateSpec, CheckResult, Event, EventKind, Host, Select, Time};
 use crate::store::{Batch, CandidateRow, DaemonRow, EndpointKey, NameRow, ResultRow, Stored};
 
 /// The counter of checks that began late.
@@ -44,7 +44,7 @@ struct LookedUp {
 
 impl Ledger {
     /// A ledger that goes on with the counts of the last run.
-    pub fn new(config: &Config, listeners: Vec<SocketAddr>, stored: &Stored, now: Time) -> Ledger {
+    pub fn new(config: &Config, roster: &Roster, listeners: Vec<SocketAddr>, stored: &Stored, now: Time) -> Ledger {
         let daemon = DaemonRow {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -65,19 +65,19 @@ impl Ledger {
             late_before: stored.counters.iter().find(|(key, _)| key == CHECKS_LATE).map_or(0, |(_, count)| *count),
             keep_results: true,
         };
-        ledger.configure(config);
+        ledger.configure(config, roster);
         ledger
     }
 
     /// Takes over the candidates of a configuration; what look-ups said of those that stay is kept.
-    pub fn configure(&mut self, config: &Config) {
+    pub fn configure(&mut self, config: &Config, roster: &Roster) {
         self.hosts.values_mut().for_each(|host| host.users.clear());
         self.changed.clear();
         self.keep_results = !config.server.history.is_zero();
-        for (place, name) in config.names.iter().enumerate() {
+        for (place, name) in roster.specs().enumerate() {
             for (position, candidate) in name.candidates.iter().enumerate() {
-                if let Host::Name(host) = super::catalogue::host(&candidate.host) {
-                    self.hosts.entry(host).or_default().users.push((place, position));
+                if let Host::Name(host) = &candidate.host {
+                    self.hosts.entry(Arc::clone(host)).or_default().users.push((place, position));
                 }
             }
         }
@@ -85,9 +85,8 @@ impl Ledger {
     }
 
     /// The row of a candidate.
-    fn candidate(&self, name: &Arc<str>, position: usize, candidate: &Candidate) -> CandidateRow {
-        let host = super::catalogue::host(&candidate.host);
-        let looked_up = match &host {
+    fn candidate(&self, name: &Arc<str>, position: usize, candidate: &CandidateSpec) -> CandidateRow {
+        let looked_up = match &candidate.host {
             Host::Name(host) => self.hosts.get(host),
             Host::Address(_) => None,
         };
@@ -98,17 +97,17 @@ impl Ledger {
             weight: candidate.weight,
             resolved_at: looked_up.and_then(|host| host.resolved_at),
             error: looked_up.and_then(|host| host.error.clone()),
-            host,
+            host: candidate.host.clone(),
         }
     }
 
     /// The rows of the candidates that look-ups said something new of.
-    fn changed_candidates(&mut self, config: &Config) -> Vec<CandidateRow> {
+    fn changed_candidates(&mut self, roster: &Roster) -> Vec<CandidateRow> {
         let changed = std::mem::take(&mut self.changed);
         let places = changed.iter().filter_map(|host| self.hosts.get(host)).flat_map(|host| &host.users);
         let rows = places.filter_map(|&(place, position)| {
-            let name = config.names.get(place)?;
-            Some(self.candidate(&name.name.to_string().into(), position, name.candidates.get(position)?))
+            let name = roster.spec(place)?;
+            Some(self.candidate(&name.name, position, name.candidates.get(position)?))
         });
         rows.collect()
     }
@@ -147,7 +146,7 @@ impl Ledger {
     }
 
     /// Adds what changed since the last batch.
-    pub fn changes(&mut self, roster: &mut Roster, config: &Config, batch: &mut Batch) {
+    pub fn changes(&mut self, roster: &mut Roster, batch: &mut Batch) {
         let records = roster.take_records();
         batch.endpoints = records.endpoints;
         batch.answers = records.answers;
@@ -156,7 +155,7 @@ impl Ledger {
         for key in &batch.removed {
             self.chosen.remove(key);
         }
-        batch.candidates = self.changed_candidates(config);
+        batch.candidates = self.changed_candidates(roster);
         batch.events = roster.take_events();
         batch.events.append(&mut self.events);
         batch.results = std::mem::take(&mut self.results);
@@ -165,20 +164,19 @@ impl Ledger {
     /// Adds the whole state.
     pub fn everything(&mut self, roster: &mut Roster, config: &Config, batch: &mut Batch) {
         roster.rewrite();
-        self.changes(roster, config, batch);
+        self.changes(roster, batch);
         batch.complete = true;
         batch.candidates.clear();
         // What leaves the table with this batch begins at 0 should it come back.
         let kept: HashSet<EndpointKey> = batch.endpoints.iter().map(EndpointKey::of).collect();
         self.chosen.retain(|key, _| kept.contains(key));
-        for name in &config.names {
-            let shown: Arc<str> = name.name.to_string().into();
-            let candidates = name.candidates.iter().enumerate();
+        for (name, spec) in config.names.iter().zip(roster.specs()) {
+            let candidates = spec.candidates.iter().enumerate();
             batch
                 .candidates
-                .extend(candidates.map(|(position, candidate)| self.candidate(&shown, position, candidate)));
+                .extend(candidates.map(|(position, candidate)| self.candidate(&spec.name, position, candidate)));
             batch.names.push(NameRow {
-                name: shown,
+                name: Arc::clone(&spec.name),
                 mode: match name.mode {
                     Mode::Answer => "answer",
                     Mode::Observe => "observe",

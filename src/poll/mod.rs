@@ -346,7 +346,7 @@ impl Poller {
     /// What follows from the clock and from what was applied: publish first, then persist, then new work.
     fn step(&mut self, now: Time) {
         self.roster.tick(now);
-        for decision in self.roster.take_decisions(now) {
+        while let Some(decision) = self.roster.next_decision(now) {
             let answer = self.name_answer(&decision);
             (self.link.publish)(Publication::Answer { name: decision.name as u32, answer });
         }
@@ -355,7 +355,7 @@ impl Poller {
         }
         self.report_ready(now);
         let mut batch = Batch::default();
-        self.ledger.changes(&mut self.roster, &self.config, &mut batch);
+        self.ledger.changes(&mut self.roster, &mut batch);
         tell(&batch.events);
         if self.pace.is_due(now) {
             self.housekeeping(&mut batch, now);
@@ -483,7 +483,7 @@ impl Poller {
         let mut batch = Batch::default();
         let words = format!("har {} stopped", env!("CARGO_PKG_VERSION"));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
-        self.ledger.changes(&mut self.roster, &self.config, &mut batch);
+        self.ledger.changes(&mut self.roster, &mut batch);
         tell(&batch.events);
         self.count(&mut batch, now);
         self.ledger.stopped(&mut batch, now);

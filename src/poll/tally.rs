@@ -21,7 +21,7 @@ pub struct Tally {
 
 struct Watched {
     name: usize,
-    addresses: Vec<IpAddr>,
+    addresses: Box<[IpAddr]>,
     given: Arc<AtomicU64>,
     seen: u64,
 }
@@ -30,7 +30,7 @@ impl Tally {
     /// A counter for a new answer of `name`.
     pub fn watch(&mut self, name: usize, addresses: &[IpAddr]) -> Arc<AtomicU64> {
         let given = Arc::new(AtomicU64::new(0));
-        self.turns.push(Watched { name, addresses: addresses.to_vec(), given: Arc::clone(&given), seen: 0 });
+        self.turns.push(Watched { name, addresses: addresses.into(), given: Arc::clone(&given), seen: 0 });
         given
     }
 
@@ -50,6 +50,10 @@ impl Tally {
             }
             held
         });
+        // A reload leaves room for twice as many.
+        if self.turns.len() < self.turns.capacity() / 2 {
+            self.turns.shrink_to_fit();
+        }
         self.counts.drain().collect()
     }
 }

@@ -40,6 +40,9 @@ const RETRY_TICKS: u32 = 4;
 /// A lock that is held longer than this is worth telling.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Addresses and answers of a transaction after which its memory is given back.
+const LARGE: usize = 5000;
+
 /// Between two clean-ups of targets that nothing refers to.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
@@ -52,7 +55,7 @@ pub struct Hooks {
     pub on_trouble: Box<dyn Fn(Option<String>) + Send>,
     /// The file was begun anew or opened after all: a [`Batch`] with `complete` is wanted soon.
     pub on_resend: Box<dyn Fn() + Send>,
-    /// A [`Batch`] with `complete` is in the file, and what it took to write it is free again.
+    /// A [`Batch`] with `complete` or another large one is in the file, and what it took to write it is free again.
     pub on_complete: Box<dyn Fn() + Send>,
 }
 
@@ -267,9 +270,9 @@ impl Thread {
                 let mut state = shared.lock();
                 (std::mem::take(&mut state.pending), state.history, state.asked, state.stop)
             };
-            let complete = pending.complete;
+            let large = pending.complete || pending.endpoints.len() + pending.answers.len() >= LARGE;
             let written = self.write(pending, history, stop.is_some());
-            if complete && written {
+            if large && written {
                 self.tidy_up();
             }
             // Listens first: what is written before the look is seen by it, what is written after it is announced.
@@ -349,7 +352,7 @@ impl Thread {
         }
     }
 
-    /// After a whole state: what it filled caches with is seldom needed again.
+    /// After a whole state or much of one: what it filled caches with is seldom needed again.
     fn tidy_up(&self) {
         if let Some(connection) = &self.store.connection {
             let _ = connection.release_memory();

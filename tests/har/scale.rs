@@ -14,7 +14,10 @@ const CANDIDATES: usize = 5;
 
 /// Memory of its own that a daemon with all that may have, kB. The same data in either build profile; before candidates
 /// shared what they have in common and free memory was given back, it was 320,000, and 560,000 after three reloads.
-const MOST_KB: u64 = 80_000;
+const MOST_KB: u64 = 52_000;
+
+/// What free places between used ones may differ by from reload to reload, kB.
+const HOLES_KB: u64 = 4_000;
 
 /// Nothing is due while the test runs.
 fn names() -> String {
@@ -85,7 +88,7 @@ fn ten_thousand_names_start_warm_and_keep_within_their_memory() {
     let first = settled_kb(&har, MOST_KB, "after a reload");
     for round in 2..=6 {
         reload(&har);
-        settled_kb(&har, first + first / 20, &format!("after {round} reloads ({first} after the first)"));
+        settled_kb(&har, first + HOLES_KB, &format!("after {round} reloads ({first} after the first)"));
         assert_eq!(har.a("n4711.example"), address(4_711, 2), "kept");
     }
 }

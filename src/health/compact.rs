@@ -1,0 +1,85 @@
+//! Numbers that may be unknown, in no more place than those that are known: what an address has of them is there fifty
+//! thousand times.
+
+use super::Time;
+
+/// Milliseconds, if they are known. Never a NaN, which says no.
+#[derive(Clone, Copy, Debug)]
+pub struct Millis(f64);
+
+impl Millis {
+    /// Not known.
+    pub const UNKNOWN: Millis = Millis(f64::NAN);
+
+    /// The number, if it is known.
+    pub fn get(self) -> Option<f64> {
+        Some(self.0).filter(|ms| !ms.is_nan())
+    }
+}
+
+impl Default for Millis {
+    fn default() -> Millis {
+        Millis::UNKNOWN
+    }
+}
+
+impl PartialEq for Millis {
+    fn eq(&self, other: &Millis) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl From<f64> for Millis {
+    fn from(ms: f64) -> Millis {
+        Millis(ms)
+    }
+}
+
+impl From<Option<f64>> for Millis {
+    fn from(ms: Option<f64>) -> Millis {
+        ms.map_or(Millis::UNKNOWN, Millis)
+    }
+}
+
+/// A time, if there is one. Never the last of all times, which says no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    /// None.
+    pub(super) const NEVER: Moment = Moment(u64::MAX);
+
+    /// The time, if there is one.
+    pub(super) fn get(self) -> Option<Time> {
+        Some(Time(self.0)).filter(|_| self != Moment::NEVER)
+    }
+}
+
+impl From<Time> for Moment {
+    fn from(time: Time) -> Moment {
+        Moment(time.0)
+    }
+}
+
+impl From<Option<Time>> for Moment {
+    fn from(time: Option<Time>) -> Moment {
+        time.map_or(Moment::NEVER, Moment::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_comes_back_and_what_is_not_does_not() {
+        for ms in [None, Some(0.0), Some(2.5)] {
+            assert_eq!(Millis::from(ms).get(), ms);
+        }
+        assert_eq!(Millis::UNKNOWN, Millis::default());
+        for time in [None, Some(Time(0)), Some(Time(7))] {
+            assert_eq!(Moment::from(time).get(), time);
+        }
+        assert_eq!((size_of::<Millis>(), size_of::<Moment>()), (size_of::<f64>(), size_of::<Time>()));
+    }
+}

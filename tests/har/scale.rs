@@ -14,10 +14,10 @@ const CANDIDATES: usize = 5;
 
 /// Memory of its own that a daemon with all that may have, kB. The same data in either build profile; before candidates
 /// shared what they have in common and free memory was given back, it was 320,000, and 560,000 after three reloads.
-const MOST_KB: u64 = 52_000;
+const MOST_KB: u64 = 54_000;
 
 /// What free places between used ones may differ by from reload to reload, kB.
-const HOLES_KB: u64 = 4_000;
+const HOLES_KB: u64 = 7_000;
 
 /// Nothing is due while the test runs.
 fn names() -> String {

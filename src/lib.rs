@@ -15,8 +15,8 @@
 //! |---|---|---|
 //! | server (the first) | DNS sockets, queries under way, the answers | `mio::Poll` |
 //! | poller | every address's health, the schedule | its inbox |
-//! | writer | the SQLite connection | its mailbox |
-//! | network | the kernel's announcements of addresses and routes | a netlink socket |
+//! | writer | the SQLite connection | its mailbox, and writes of others |
+//! | watch | what the kernel announces: addresses, routes, files, a clock that jumps | those |
 //! | workers, bounded | one check, look-up or reload each | the network, with a deadline |
 //!
 //! A panic in any of them ends the process, since half a daemon is worse than a restart. Hostile input is never an

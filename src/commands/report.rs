@@ -1,7 +1,7 @@
 //! `har report`: one page that shows what was answered, from which address, how fast and why, over a stretch of time.
 //!
-//! The page is a single file without scripts and without anything from elsewhere. [`collect`] decides from the rows of
-//! the state file what is shown, [`measured`] adds the recorded checks, [`page`] and [`plot`] write it down; all but
+//! The page is a single file without scripts and without anything from elsewhere. `collect` decides from the rows of
+//! the state file what is shown, `measured` adds the recorded checks, `page` and `plot` write it down; all but
 //! the reading and the writing of files is pure.
 
 mod bands;

@@ -99,7 +99,7 @@ enum Shortfall {
 
 impl Store {
     /// Opens the state file for reading what it remembers, with its folder made where it is missing. Only a folder
-    /// that cannot be written is an error. [`Store::prepare`] is to follow before anything is written.
+    /// that cannot be written is an error. `Store::prepare` is to follow before anything is written.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,

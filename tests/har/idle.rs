@@ -52,15 +52,18 @@ fn nobody_wakes_a_daemon_that_has_nothing_to_do_but_whoever_writes_its_files() {
         seen.push(sleeps(&har).saturating_sub(before));
     }
 
-    // The quickest of a few: a loaded machine may keep one of them waiting.
-    let mut soonest = Duration::MAX;
+    // Seen in the log: a query would wake the daemon by itself, and so would the rows that follow the change before.
+    let mut took = Vec::new();
     for n in [1, 2, 3] {
+        std::thread::sleep(Duration::from_millis(1500));
         drain(&other, &format!("192.0.2.{n}"));
         let begin = Instant::now();
-        har.until_a(&format!("n{n}.example"), &format!("198.51.100.{n}"));
-        soonest = soonest.min(begin.elapsed());
+        wait_for("the other address", || har.log().contains(&format!("198.51.100.{n}")).then_some(()));
+        took.push(begin.elapsed());
     }
-    assert!(soonest < Duration::from_secs(1), "{soonest:?}");
+    // A loaded machine may keep one of them waiting; without the kernel's word it is 2.5 s for all but the first.
+    took.sort();
+    assert!(took[1] < Duration::from_secs(1), "{took:?}");
 
     fs::write(folder.path().join("new"), "nameserver 127.0.0.10\n").expect("own folder");
     fs::rename(folder.path().join("new"), &list).expect("own folder");

@@ -317,10 +317,11 @@ impl View<'_> {
         Some(if v6_is_slower { Family::V6 } else { Family::V4 })
     }
 
-    /// Why the answer is what it is, told when it changes. `before` is what was answered until now.
+    /// Why the answer is what it is, told when it changes. `before` is how the one until now came about.
     pub(super) fn reason(
         &self,
         family: Family,
+        before: Basis,
         answered: &Answered,
         error: impl Fn(IpAddr) -> Option<String>,
     ) -> String {
@@ -348,8 +349,23 @@ impl View<'_> {
             Basis::NoAddress if answered.plan == Plan::NotReady => "no address is known yet".to_owned(),
             Basis::NoAddress => "the candidates have no address of this family".to_owned(),
             Basis::Panic => "too few addresses are fit (panic_below): health is ignored".to_owned(),
-            Basis::Ranked => self.reason_of_rank(family, answered, error),
+            Basis::Ranked => match before {
+                Basis::Pinned => "no longer pinned".to_owned(),
+                Basis::Held => "no longer held".to_owned(),
+                Basis::AllDown => self.reason_of_rise(family, answered),
+                _ => self.reason_of_rank(family, answered, error),
+            },
         }
+    }
+
+    /// Why there is a ranking again after the all-down rule, whose addresses need not be any candidate's.
+    fn reason_of_rise(&self, family: Family, answered: &Answered) -> String {
+        let first = answered.plan.addresses().first().copied();
+        let Some(input) = self.inputs[family.index()].iter().find(|input| Some(input.address) == first) else {
+            return "something is up again".to_owned();
+        };
+        let how = if input.forced { "held up by an override" } else { "up" };
+        format!("{} is {how}", place(input.host, input.address))
     }
 
     fn reason_of_rank(&self, family: Family, answered: &Answered, error: impl Fn(IpAddr) -> Option<String>) -> String {
@@ -362,7 +378,7 @@ impl View<'_> {
             };
         };
         let Some(old) = answered.ranking.places.iter().find(|place| inputs[place.input].address == left) else {
-            return format!("{left} is no longer an address of its candidate");
+            return format!("{left} is no longer an address of any candidate");
         };
         let words = place(inputs[old.input].host, left);
         let first = answered.ranking.places.first().map(|place| &inputs[place.input]);

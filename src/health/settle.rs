@@ -41,7 +41,7 @@ impl Roster {
                 let endpoint = name.endpoints.iter().find(|endpoint| endpoint.address == address)?;
                 endpoint.last_error().map(str::to_owned)
             };
-            changed.then(|| view.reason(family, new, error))
+            changed.then(|| view.reason(family, state.basis, new, error))
         });
         drop(view);
         let waiting = self.warm_up(index);

@@ -388,7 +388,6 @@ impl Poller {
         }
         self.let_rest(now);
         self.count(batch, now);
-        self.report_status();
         if self.ready && now.since(self.started) >= TRIM_AFTER && std::mem::take(&mut self.untrimmed) {
             memory::give_back();
         }
@@ -409,8 +408,9 @@ impl Poller {
         (self.link.rest)(&idle);
     }
 
-    /// Counters and the heartbeat.
+    /// Counters and the heartbeat, with the status line of this moment.
     fn count(&mut self, batch: &mut Batch, now: Time) {
+        self.report_status();
         let heard = (self.link.collect)(batch);
         if heard.beyond_loopback {
             self.roster.upstream_answered(now);

@@ -1,8 +1,8 @@
 //! Orders in a scripted world: what is told of them, and what outlives a reload and a restart.
 
 use super::*;
-use crate::health::world::{START, World, ok, spec};
-use crate::health::{Family, NameSpec};
+use crate::health::world::{START, World, ok, refused, spec};
+use crate::health::{AllDown, Family, Host, NameSpec};
 
 fn world(specs: Vec<NameSpec>) -> World {
     let fast: IpAddr = "10.0.0.1".parse().unwrap();
@@ -143,6 +143,31 @@ fn a_bypass_is_in_the_record_of_the_answer() {
     world.settle();
     let record = world.roster.take_records().answers.into_iter().find(|a| a.family == Family::V4).unwrap();
     assert_eq!(record.basis, "ranked");
+}
+
+#[test]
+fn the_end_of_a_pin_and_a_forced_rise_are_told_as_such() {
+    let answers = |world: &mut World| -> Vec<String> {
+        world.settle();
+        let events = std::mem::take(&mut world.events).into_iter();
+        events.filter(|event| event.kind == EventKind::Answer).map(|event| event.reason).collect()
+    };
+    let mut world = world(vec![two()]);
+    let foreign = row(1, OverrideKind::Pin, Some("api.example"), Some("192.0.2.9"));
+    world.roster.set_overrides(vec![foreign], world.now);
+    assert_eq!(answers(&mut world), ["pinned to 192.0.2.9 until undone"]);
+    world.roster.set_overrides(Vec::new(), world.now);
+    assert_eq!(answers(&mut world), ["no longer pinned"]);
+
+    let mut api = two();
+    Arc::make_mut(&mut api.policy).when_all_down = AllDown::Fallback;
+    api.fallback = vec![Host::Address("192.0.2.9".parse().unwrap())];
+    let mut world = World::new(vec![api], Box::new(|_, _, _| refused()));
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.answer(), ["192.0.2.9"]);
+    world.events.clear();
+    world.roster.set_overrides(vec![row(1, OverrideKind::ForceUp, None, Some("10.0.0.2"))], world.now);
+    assert_eq!(answers(&mut world), ["10.0.0.2 is held up by an override"]);
 }
 
 #[test]

@@ -229,7 +229,11 @@ impl Roster {
         let reason = "every checked address fails without a sign of life: the fault is taken to be this host's own \
                       network, answers are held";
         let end = now.after(HOLD);
-        self.events.push(Event::new(now, EventKind::LocalFault, format!("{reason} until {} at most", utc(end))));
+        self.events.push(Event::new(
+            now,
+            EventKind::LocalFault,
+            format!("{reason} until {} at most", utc(self.wall.at(end))),
+        ));
         self.timer(end, Timer::Fault);
     }
 

@@ -6,7 +6,7 @@
 //!
 //! [`machine`] turns results into up and down, [`roster`] holds every endpoint as one value,
 //! [`rank`] is the only place that prefers one endpoint to another, [`decide`] adds the rules that are about a
-//! whole name, [`explain`] decides once more from records, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say, `orders` puts that on the endpoints,
+//! whole name, [`explain`] decides once more from records, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say, [`wall`] by which clock, `orders` puts that on the endpoints,
 //! [`events`] has the words.
 
 pub mod compact;
@@ -31,6 +31,7 @@ pub mod schedule;
 mod selection;
 mod settle;
 mod targets;
+pub mod wall;
 
 #[cfg(test)]
 mod simulation;

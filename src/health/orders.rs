@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::overrides::{DrainList, Overrides, Target, row_words};
 use super::resolution::LookupFailure;
 use super::roster::{Name, Roster, Timer};
+use super::wall::WallClock;
 use super::{EndpointRecord, Event, EventKind, Host, Override, OverrideKind, Time};
 
 /// What was told of orders, so that it is told once.
@@ -29,12 +30,13 @@ impl Roster {
     /// All rows of the override table.
     pub fn set_overrides(&mut self, overrides: Vec<Override>, now: Time) {
         let first = !std::mem::replace(&mut self.told_orders.set, true);
+        let wall = self.wall.at(now);
         if first {
-            for row in overrides.iter().filter(|row| row.expires_at.is_some_and(|end| end <= now)) {
+            for row in overrides.iter().filter(|row| row.expires_at.is_some_and(|end| end <= wall)) {
                 self.tell_order(row, "ended while har was not running", now);
             }
         }
-        let new = Overrides::new(overrides, now);
+        let new = Overrides::new(overrides, wall);
         let old = std::mem::replace(&mut self.overrides, new);
         let (old, new) = (old.rows().to_vec(), self.overrides.rows().to_vec());
         let before = |row: &Override| old.iter().find(|other| is_same(other, row));
@@ -46,7 +48,7 @@ impl Roster {
                 Some(known) if known == row => {}
                 Some(_) => self.tell_order(row, "is changed", now),
                 // Rows that were there before this process began then.
-                None if first && row.created_at.is_some_and(|at| Some(at) < self.started) => {}
+                None if first && self.is_older(row) => {}
                 None => self.tell_order(row, "begins", now),
             }
         }
@@ -59,10 +61,28 @@ impl Roster {
             }
         }
         if let Some(end) = self.overrides.next_expiry() {
-            self.timer(end, Timer::Overrides);
+            self.timer(self.wall.when(end), Timer::Overrides);
         }
         self.told_orders.idle = self.idle_orders();
         self.apply_effects();
+    }
+
+    /// By which clock people order and read, from now on. An order's end is where that clock says.
+    pub fn set_wall_clock(&mut self, wall: WallClock, now: Time) {
+        self.wall = wall;
+        self.set_overrides(self.overrides.rows().to_vec(), now);
+        self.expire_drains(now);
+    }
+
+    /// The clock of [`Roster::set_wall_clock`].
+    pub fn wall_clock(&self) -> WallClock {
+        self.wall
+    }
+
+    /// Whether a row was there before this process began.
+    fn is_older(&self, row: &Override) -> bool {
+        let started = self.started.map(|started| self.wall.at(started));
+        row.created_at.is_some_and(|at| Some(at) < started)
     }
 
     /// Rows that make no sense, in words: each is told of once.
@@ -154,7 +174,7 @@ impl Roster {
         if !self.lookups.applied_text(&record, ttl, failed, self.machine, now) || failed {
             return;
         }
-        let (list, problems) = DrainList::parse(&record, &records.unwrap_or_default(), now);
+        let (list, problems) = DrainList::parse(&record, &records.unwrap_or_default(), self.wall.at(now));
         let told = self.drain_problems.entry(Arc::clone(&record)).or_default();
         for problem in problems.iter().filter(|problem| !told.contains(problem)) {
             let reason = format!("drain record {record}: ignored: {problem}");
@@ -173,7 +193,7 @@ impl Roster {
             self.events.push(Event::new(now, EventKind::Override, reason));
         }
         if let Some(end) = list.next_expiry() {
-            self.timer(end, Timer::Drains);
+            self.timer(self.wall.when(end), Timer::Drains);
         }
         self.drains.insert(record, list);
         self.apply_effects();
@@ -186,19 +206,25 @@ impl Roster {
             let Some(name) = self.index.get(&endpoint.name).and_then(|&index| self.names.get(index)) else { continue };
             let Some(record) = name.spec.drain_record.clone() else { continue };
             let list = self.drains.entry(Arc::clone(&record)).or_insert_with(|| DrainList::remembered(&record));
-            list.remember(words, endpoint.address, now);
+            list.remember(words, endpoint.address, self.wall.at(now));
         }
-        if let Some(end) = self.drains.values().filter_map(DrainList::next_expiry).min() {
+        if let Some(end) = self.drains_end() {
             self.timer(end, Timer::Drains);
         }
         self.apply_effects();
     }
 
+    /// When the first entry of a drain record ends.
+    pub(super) fn drains_end(&self) -> Option<Time> {
+        let end = self.drains.values().filter_map(DrainList::next_expiry).min();
+        end.map(|end| self.wall.when(end))
+    }
+
     pub(super) fn expire_drains(&mut self, now: Time) {
         for list in self.drains.values_mut() {
-            list.expire(now);
+            list.expire(self.wall.at(now));
         }
-        if let Some(end) = self.drains.values().filter_map(DrainList::next_expiry).min() {
+        if let Some(end) = self.drains_end() {
             self.timer(end, Timer::Drains);
         }
         self.apply_effects();

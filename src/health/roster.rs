@@ -22,6 +22,7 @@ use super::overrides::{DrainList, Overrides};
 use super::resolution::{LookupJob, LookupResult, Lookups};
 use super::schedule::{CheckJob, TargetId, is_late};
 use super::targets::Targets;
+use super::wall::WallClock;
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
 /// Everything that is known about every configured name.
@@ -34,6 +35,8 @@ pub struct Roster {
     /// Names that have a host name as a candidate or in their fallback list.
     pub(super) host_users: HashMap<Arc<str>, BTreeSet<usize>>,
     pub(super) overrides: Overrides,
+    /// For what people read and write.
+    pub(super) wall: WallClock,
     pub(super) drains: HashMap<Arc<str>, DrainList>,
     /// Malformed strings that were told of, by record.
     pub(super) drain_problems: HashMap<Arc<str>, Vec<String>>,
@@ -426,8 +429,8 @@ impl Roster {
     pub(super) fn clear_timers(&mut self) {
         self.timers.clear();
         let dues = [
-            (self.overrides.next_expiry(), Timer::Overrides),
-            (self.drains.values().filter_map(DrainList::next_expiry).min(), Timer::Drains),
+            (self.overrides.next_expiry().map(|end| self.wall.when(end)), Timer::Overrides),
+            (self.drains_end(), Timer::Drains),
             (self.fault.hold_ends(), Timer::Fault),
         ];
         for (at, timer) in dues {

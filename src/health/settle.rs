@@ -171,7 +171,7 @@ impl Roster {
             let input = |e: &'a Endpoint| {
                 let input = e.input(spec.candidates.get(e.candidate())?);
                 let priority = input.priority.filter(|_| !conflict.leaves_out(e.address));
-                Some(Input { priority, ..input })
+                Some(Input { priority, since: self.wall.at(input.since), ..input })
             };
             endpoints.filter_map(input).collect()
         };

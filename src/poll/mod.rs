@@ -44,8 +44,10 @@ use crate::config::Config;
 use crate::dns::HostName;
 use crate::dns::snapshot::NameAnswer;
 use crate::health::roster::Roster;
+use crate::health::wall::WallClock;
 use crate::health::{Event, EventKind, Override, State, Time};
 use crate::mailbox::Inbox;
+use crate::os::clock::wall_ms;
 use crate::os::{Clock, SuspendWatch, memory};
 use crate::store::{Batch, Writer};
 use catalogue::Catalogue;
@@ -61,6 +63,10 @@ use upstreams::shown;
 /// Between two looks at files that are watched: for what the kernel does not announce, such as a network file system's
 /// changes.
 const LOOK_AT_FILES: Duration = Duration::from_secs(60);
+
+/// A step of the wall clock that is followed: above what two clocks drift apart between two looks, and small beside what
+/// people read times for.
+const LEAST_STEP: Duration = Duration::from_millis(500);
 
 /// What the last rows get to reach the disk when the daemon stops.
 const LAST_WRITE: Duration = Duration::from_secs(3);
@@ -360,7 +366,7 @@ impl Poller {
         if self.pace.is_due(now) {
             self.housekeeping(&mut batch, now);
         }
-        self.writer.send(batch);
+        self.persist(batch);
         self.watch_loops(now);
         if self.next_follow.is_some_and(|due| due <= now) {
             self.follow(now);
@@ -386,10 +392,22 @@ impl Poller {
             self.roster.check_everything(now);
             self.searches.discoveries.hasten_all(now);
         }
+        self.follow_wall_clock(now);
         self.let_rest(now);
         self.count(batch, now);
         if self.ready && now.since(self.started) >= TRIM_AFTER && std::mem::take(&mut self.untrimmed) {
             memory::give_back();
+        }
+    }
+
+    /// The wall clock may have been set since the start, or gone on while this host slept.
+    fn follow_wall_clock(&mut self, now: Time) {
+        let wall = WallClock::showing(Time(wall_ms()), self.clock.now());
+        let (step, forward) = wall.set_from(self.roster.wall_clock());
+        if step >= LEAST_STEP {
+            info!("the wall clock was set {step:.1?} {}", if forward { "forward" } else { "back" });
+            self.roster.set_wall_clock(wall, now);
+            self.write_everything(now);
         }
     }
 
@@ -467,13 +485,18 @@ impl Poller {
         self.store_trouble = trouble;
     }
 
+    /// Hands rows over to the state file, which goes by the wall clock.
+    fn persist(&self, batch: Batch) {
+        self.writer.send(batch.by(self.roster.wall_clock()));
+    }
+
     /// Hands over the whole state: the file is new, or the configuration is.
     fn write_everything(&mut self, now: Time) {
         let mut batch = Batch::default();
         self.ledger.everything(&mut self.roster, &self.config, &mut batch);
         tell(&batch.events);
         self.count(&mut batch, now);
-        self.writer.send(batch);
+        self.persist(batch);
     }
 
     /// The last counters, and the mark of a clean stop.
@@ -487,7 +510,7 @@ impl Poller {
         tell(&batch.events);
         self.count(&mut batch, now);
         self.ledger.stopped(&mut batch, now);
-        self.writer.send(batch);
+        self.persist(batch);
         if !self.writer.stop(LAST_WRITE) {
             warn!("the last rows could not be written to the state file");
         }

@@ -27,7 +27,7 @@ impl Poller {
             Err(report) => {
                 log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
                 // The log has all problems already: the row goes past the log, with the first one.
-                self.writer.send(Batch { events: vec![refusal(&report, now)], ..Batch::default() });
+                self.persist(Batch { events: vec![refusal(&report, now)], ..Batch::default() });
                 (self.link.publish)(Publication::ReloadRefused);
                 return;
             }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::health::wall::WallClock;
 use crate::health::{AnswerRecord, CheckResult, EndpointRecord, Event, Family, Host, Time};
 
 /// Results that wait for the disk at most: about 5 MB, some minutes of 100 addresses checked every second.
@@ -189,6 +190,30 @@ pub struct Batch {
     pub results: Vec<ResultRow>,
     /// New events, oldest first.
     pub events: Vec<Event>,
+}
+
+impl Batch {
+    /// The same by the wall clock.
+    pub fn by(mut self, wall: WallClock) -> Batch {
+        if wall == WallClock::default() {
+            return self;
+        }
+        let set = |time: &mut Time| *time = wall.at(*time);
+        if let Some(daemon) = &mut self.daemon {
+            set(&mut daemon.started_at);
+            set(&mut daemon.heartbeat_at);
+            daemon.stopped_at.iter_mut().for_each(set);
+        }
+        self.candidates.iter_mut().filter_map(|row| row.resolved_at.as_mut()).for_each(set);
+        for row in &mut self.endpoints {
+            set(&mut row.since);
+            row.last_check.iter_mut().chain(&mut row.resolved_at).for_each(set);
+        }
+        self.answers.iter_mut().for_each(|row| set(&mut row.since));
+        self.results.iter_mut().for_each(|row| set(&mut row.at));
+        self.events.iter_mut().for_each(|event| set(&mut event.at));
+        self
+    }
 }
 
 /// What waits to be written, one row a key.

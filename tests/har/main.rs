@@ -64,4 +64,5 @@ mod stop;
 mod tcp;
 mod tls;
 mod upstreams;
+mod wall;
 mod watch;

@@ -1,6 +1,7 @@
 //! Orders in a scripted world: what is told of them, and what outlives a reload and a restart.
 
 use super::*;
+use crate::health::wall::WallClock;
 use crate::health::world::{START, World, ok, refused, spec};
 use crate::health::{AllDown, Family, Host, NameSpec};
 
@@ -168,6 +169,37 @@ fn the_end_of_a_pin_and_a_forced_rise_are_told_as_such() {
     world.events.clear();
     world.roster.set_overrides(vec![row(1, OverrideKind::ForceUp, None, Some("10.0.0.2"))], world.now);
     assert_eq!(answers(&mut world), ["10.0.0.2 is held up by an override"]);
+}
+
+#[test]
+fn an_order_ends_by_the_clock_that_it_was_written_by() {
+    let hour = 3_600_000;
+    let mut world = world(vec![two()]);
+    let at_wall = |world: &World, ahead: i64| Time(world.now.0.saturating_add_signed(ahead));
+    let drain = |end: Time| {
+        let mut row = row(1, OverrideKind::Drain, None, Some("10.0.0.1"));
+        row.expires_at = Some(end);
+        vec![row]
+    };
+    // The clock was an hour ahead when har started, and was put right since.
+    let wall = WallClock::showing(at_wall(&world, -hour), world.now);
+    world.roster.set_wall_clock(wall, world.now);
+    let end = at_wall(&world, -hour).after(Duration::from_secs(600));
+    world.roster.set_overrides(drain(end), world.now);
+    world.run(Duration::from_secs(590));
+    assert_eq!(world.answer(), ["10.0.0.2"]);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.answer(), ["10.0.0.1"]);
+    // It was a day behind: what ended in between ends with the step.
+    let end = world.now;
+    let behind = WallClock::showing(at_wall(&world, -24 * hour), world.now);
+    world.roster.set_wall_clock(behind, world.now);
+    world.roster.set_overrides(drain(end), world.now);
+    world.settle();
+    assert_eq!(world.answer(), ["10.0.0.2"]);
+    world.roster.set_wall_clock(WallClock::default(), world.now);
+    world.settle();
+    assert_eq!(world.answer(), ["10.0.0.1"]);
 }
 
 #[test]

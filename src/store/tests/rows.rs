@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::health::OverrideKind;
+use crate::health::wall::WallClock;
 use crate::store::batch::{PENDING_RESULTS, Pending};
 
 #[test]
@@ -173,4 +174,23 @@ fn a_row_that_cannot_be_read_spoils_itself_alone() {
     assert!(writer.stop(LONG));
     let stored = Store::open(&path).unwrap().store.load(Candidates::Read);
     assert_eq!((stored.overrides.len(), stored.ignored_overrides.len(), stored.notes.len()), (2, 2, 0));
+}
+
+#[test]
+fn every_time_of_a_batch_goes_by_the_wall_clock() {
+    let mut batch = complete(2);
+    batch.daemon.as_mut().unwrap().stopped_at = Some(Time(5));
+    batch.candidates.iter_mut().for_each(|row| row.resolved_at = Some(Time(6)));
+    batch.results = vec![result(1, Time(7), Outcome::Ok, 1)];
+    batch.events = vec![Event::new(Time(8), EventKind::Daemon, String::new())];
+    // Whatever is a time anywhere in it is one million ahead, and nothing else is changed.
+    let shifted = batch.clone().by(WallClock::showing(Time(1_000_000), Time(0)));
+    let ahead = regex::Regex::new(r"Time\(\s*(\d+)").unwrap();
+    let all = |batch: &Batch| -> Vec<u64> {
+        ahead.captures_iter(&format!("{batch:?}")).map(|found| found[1].parse().unwrap()).collect()
+    };
+    let expected: Vec<u64> = all(&batch).into_iter().map(|at| at + 1_000_000).collect();
+    assert!(expected.len() >= 10, "{batch:?}");
+    assert_eq!(all(&shifted), expected);
+    assert_eq!(shifted.by(WallClock::showing(Time(0), Time(1_000_000))), batch);
 }

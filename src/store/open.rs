@@ -40,6 +40,8 @@ pub struct Store {
     /// When a damaged file was last moved aside.
     moved: Option<Instant>,
     identity: Option<(u64, u64)>,
+    /// It was seen to hold something.
+    filled: bool,
     journal: Option<(u64, u64)>,
 }
 
@@ -114,6 +116,7 @@ impl Store {
             prepared: false,
             moved: None,
             identity: None,
+            filled: false,
             journal: None,
         };
         let notes = store.reopen_for(Purpose::Reading);
@@ -179,6 +182,7 @@ impl Store {
             }
         }
         self.identity = identity(&self.path);
+        self.filled = false;
         notes.extend(self.hindrance.iter().map(|reason| format!("{reason}; going on in memory")));
         notes
     }
@@ -215,9 +219,13 @@ impl Store {
         }
     }
 
-    /// Whether the path still leads to the file that is open.
-    pub(super) fn is_in_place(&self) -> bool {
-        identity(&self.path) == self.identity
+    /// Whether the path still leads to the file that is open, and nobody emptied it: SQLite writes its log on without
+    /// a look at the file, and readers would find nothing.
+    pub(super) fn is_in_place(&mut self) -> bool {
+        let found = fs::metadata(&self.path).ok();
+        let emptied = self.filled && found.as_ref().is_some_and(|found| found.len() == 0);
+        self.filled = found.as_ref().is_some_and(|found| found.len() > 0);
+        found.as_ref().map(number) == self.identity && !emptied
     }
 
     /// Remembers the write-ahead log as this file's, to be told from a later one's.
@@ -266,8 +274,12 @@ impl Drop for Store {
     }
 }
 
+fn number(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}
+
 fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    fs::metadata(path).ok().as_ref().map(number)
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {

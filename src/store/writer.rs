@@ -369,7 +369,7 @@ impl Thread {
             }
             self.store.forget();
             let path = self.store.path.display();
-            self.tell(format!("the state file {path} was deleted or replaced: opening it again"));
+            self.tell(format!("the state file {path} was deleted or replaced, or emptied: opening it again"));
         } else if !self.ticks.is_multiple_of(RETRY_TICKS) {
             return;
         }

@@ -147,6 +147,26 @@ fn a_deleted_file_is_written_again_with_its_overrides() {
 }
 
 #[test]
+fn an_emptied_file_is_written_again_with_its_overrides() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, heard) = start(&path);
+    writer.send(complete(2));
+    assert!(writer.flush(LONG));
+    drain(&path);
+    until("the override", || heard.overrides.lock().unwrap().last().is_some_and(|all| all.len() == 1));
+    // As `> har.db` does: the same file, and SQLite does not look.
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    until("the wish for everything", || *heard.resends.lock().unwrap() == 1);
+    assert!(heard.troubled("emptied"));
+    writer.send(complete(2));
+    assert!(writer.flush(LONG));
+    assert_eq!(count(&path, "SELECT count(*) FROM address"), 2, "readers find it while har runs");
+    assert_eq!(count(&path, "SELECT count(*) FROM override"), 1);
+    assert!(writer.stop(LONG));
+}
+
+#[test]
 fn a_directory_in_its_place_and_then_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");

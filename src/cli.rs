@@ -174,7 +174,11 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
         Command::Serve(file) => daemon::serve(&file.config),
         Command::CheckConfig(file) => commands::check_config::run(&file.config, out),
         Command::Status(arguments) => {
-            let config = config::load(&arguments.file.config).map_err(Failure::Config)?;
+            let config = match config::load(&arguments.file.config) {
+                Ok(config) => config,
+                Err(report) if arguments.check => return commands::status::unknown(&report.to_string(), out),
+                Err(report) => return Err(Failure::Config(report)),
+            };
             let options = StatusOptions { name: arguments.name, json: arguments.json, check: arguments.check };
             if arguments.watch {
                 return commands::watch::run(&config.server.state, &options, watch_output(), out);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Ended, Failure};
+use super::{Ended, Failure, subject};
 use crate::store::{EventRow, ReadError, Reader};
 
 /// Between two looks at the table.
@@ -29,7 +29,7 @@ pub struct EventsOptions {
 
 /// Shows the events of the state file `state`.
 pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended {
-    let name = options.name.as_ref().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    let name = options.name.as_deref().map(subject::spelling);
     let failure = |error: ReadError| Failure::Run(error.to_string());
     let mut rows =
         Reader::open(state).and_then(|reader| reader.events(0, options.limit, name.as_deref())).map_err(failure)?;

@@ -78,7 +78,7 @@ pub fn give(config: &Config, order: &Order, out: &mut dyn Write) -> Ended {
 /// Takes an order back; that there is none is a failure.
 pub fn withdraw(config: &Config, order: &Withdrawal, out: &mut dyn Write) -> Ended {
     let overrides = Overrides::open(&config.server.state).map_err(failure)?;
-    let name = order.name.as_deref().map(spelled);
+    let name = order.name.as_deref().map(subject::spelling);
     let before = overrides.list().map_err(failure)?;
     let mut removed = 0;
     for row in before.iter().filter(|row| is_meant(row, order.kind, name.as_deref(), order.target.as_deref())) {
@@ -115,7 +115,7 @@ fn checked(config: &Config, order: &Order) -> Result<Override, Failure> {
         }
     }
     let name = match &order.name {
-        Some(name) if order.force => Some(spelled(name)),
+        Some(name) if order.force => Some(subject::spelling(name)),
         Some(name) => Some(subject::name(config, name)?.name.to_string()),
         None => None,
     };
@@ -154,16 +154,10 @@ fn author() -> Option<String> {
     Some(author.chars().filter(|c| !c.is_control()).take(64).collect())
 }
 
-fn spelled(name: &str) -> String {
-    let name = name.trim();
-    name.parse::<crate::dns::HostName>()
-        .map_or_else(|_| name.trim_end_matches('.').to_ascii_lowercase(), |name| name.to_string())
-}
-
 /// Whether a row is what an order or its end is about, in whatever spelling.
 fn is_meant(row: &Override, kind: OverrideKind, name: Option<&str>, target: Option<&str>) -> bool {
     let target_fits = target.is_none_or(|target| {
-        let wanted = Target::parse(&spelled(target));
+        let wanted = Target::parse(&subject::spelling(target));
         row.target.as_deref().is_some_and(|target| Target::parse(target) == wanted)
     });
     row.kind == kind && row.name.as_deref() == name && target_fits
@@ -250,7 +244,7 @@ fn nothing_removed(config: &Config, order: &Withdrawal, rows: &[Override]) -> St
         };
         return format!("{line}, {hint}");
     }
-    let wanted = order.target.as_deref().map(|target| Target::parse(&spelled(target)));
+    let wanted = order.target.as_deref().map(|target| Target::parse(&subject::spelling(target)));
     let by_record = known_endpoints(config).into_iter().find_map(|endpoint| {
         let is_it = wanted.as_ref().is_some_and(|wanted| wanted.matches(&endpoint.host, endpoint.address));
         endpoint.drained.filter(|words| is_it && words.contains("by the record "))

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Ended, Failure};
+use super::{Ended, Failure, subject};
 use crate::health::{AnswerRecord, EndpointRecord, Family, State, Time};
 use crate::store::{CandidateRow, Life, Reader, Stored, time};
 
@@ -32,10 +32,7 @@ pub struct StatusOptions {
 pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended {
     let stored = match read(state, options.name.as_deref()) {
         Ok(stored) => stored,
-        Err(Failure::Run(line) | Failure::Usage(line)) if options.check => {
-            writeln!(out, "UNKNOWN: {line}")?;
-            return Ok(ExitCode::from(3));
-        }
+        Err(Failure::Run(line) | Failure::Usage(line)) if options.check => return unknown(&line, out),
         Err(failure) => return Err(failure),
     };
     let now = time::now();
@@ -50,12 +47,18 @@ pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended 
     Ok(ExitCode::SUCCESS)
 }
 
+/// Tells a monitoring system that nothing can be told: the first line of why.
+pub fn unknown(why: &str, out: &mut dyn Write) -> Ended {
+    writeln!(out, "UNKNOWN: {}", why.lines().next().unwrap_or_default())?;
+    Ok(ExitCode::from(3))
+}
+
 /// The state of all names, or of one.
 pub(super) fn read(state: &Path, name: Option<&str>) -> Result<Stored, Failure> {
     let stored = Reader::open(state).and_then(|reader| reader.load());
     let mut stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
     if let Some(wanted) = name {
-        let wanted = wanted.trim_end_matches('.').to_ascii_lowercase();
+        let wanted = subject::spelling(wanted);
         stored.names.retain(|(row, _)| *row.name == *wanted);
         if stored.names.is_empty() {
             let state = state.display();

@@ -14,6 +14,12 @@ use crate::health::{EndpointRecord, Host};
 /// Known words that are listed when none is near.
 const LISTED: usize = 5;
 
+/// A name as the state file has it: lower case, A-labels, no trailing dot.
+pub fn spelling(name: &str) -> String {
+    let name = name.trim();
+    name.parse::<HostName>().map_or_else(|_| name.trim_end_matches('.').to_ascii_lowercase(), |name| name.to_string())
+}
+
 /// The configured name of exactly this spelling, letter case and trailing dot aside.
 pub fn name<'a>(config: &'a Config, text: &str) -> Result<&'a Name, Failure> {
     if let Some(name) = exact(config, text) {

@@ -292,3 +292,25 @@ fn the_lines_of_the_page_run_against_a_real_file() {
     assert!(run(flaps).contains("127.0.0.2"), "which candidate flaps");
     assert!(har.stop().success());
 }
+
+#[test]
+fn a_name_is_found_however_it_is_typed() {
+    let har = har().names("[names.\"münchen.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]").start();
+    har.until_sql("SELECT count(*) FROM ranking", |count| count == "1");
+    for typed in ["münchen.example", "MÜNCHEN.example.", "XN--MNCHEN-3YA.example"] {
+        let status = har.run(&["status", typed]).ok();
+        assert!(status.contains("\nxn--mnchen-3ya.example A  192.0.2.7"), "{typed}: {status}");
+        assert!(har.run(&["events", typed]).ok().contains("192.0.2.7"), "{typed}");
+        assert!(har.run(&["report", "--output", "-", typed]).ok().contains("192.0.2.7"), "{typed}");
+    }
+}
+
+#[test]
+fn a_broken_configuration_is_unknown_to_a_monitoring_system_and_not_critical() {
+    let har = har().names("[names.\"api.example\"]\ncheck = \"nonsense\"\ncandidates = [\"192.0.2.7\"]").prepare();
+    let ran = har.run(&["status", "--check"]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.out.starts_with("UNKNOWN: ") && ran.out.contains("api.example"), "{ran:?}");
+    assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
+    assert_eq!(har.run(&["status"]).code, 2);
+}

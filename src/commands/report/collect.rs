@@ -10,6 +10,7 @@ use super::data::{AddressView, AnswerView, Answered, Events, Level, NameView, Re
 use super::sampling::Series;
 use super::scale::Period;
 use crate::commands::status::{answer, daemon_line, endpoints, span, why_without, without_address};
+use crate::commands::subject;
 use crate::health::{AnswerRecord, EndpointRecord, Family, Host, Outcome, State, Time};
 use crate::store::{EventRow, Life, Stored, time};
 
@@ -137,7 +138,7 @@ fn pick(
     }
     if !wanted.names.is_empty() {
         let find = |name: &String| {
-            let spelled = name.trim_end_matches('.').to_ascii_lowercase();
+            let spelled = subject::spelling(name);
             let found = stored.names.iter().position(|(row, _)| *row.name == *spelled);
             found.ok_or_else(|| format!("'{spelled}' is not a configured name; `har status` lists them"))
         };

@@ -353,12 +353,13 @@ impl View<'_> {
                 Basis::Pinned => "no longer pinned".to_owned(),
                 Basis::Held => "no longer held".to_owned(),
                 Basis::AllDown => self.reason_of_rise(family, answered),
-                _ => self.reason_of_rank(family, answered, error),
+                _ => self.reason_of_rank(family, before, answered, error),
             },
         }
     }
 
-    /// Why there is a ranking again after the all-down rule, whose addresses need not be any candidate's.
+    /// Why there is a ranking after the all-down rule, whose addresses need not be any candidate's, or after nothing was
+    /// known.
     fn reason_of_rise(&self, family: Family, answered: &Answered) -> String {
         let first = answered.plan.addresses().first().copied();
         let Some(input) = self.inputs[family.index()].iter().find(|input| Some(input.address) == first) else {
@@ -368,12 +369,19 @@ impl View<'_> {
         format!("{} is {how}", place(input.host, input.address))
     }
 
-    fn reason_of_rank(&self, family: Family, answered: &Answered, error: impl Fn(IpAddr) -> Option<String>) -> String {
+    fn reason_of_rank(
+        &self,
+        family: Family,
+        before: Basis,
+        answered: &Answered,
+        error: impl Fn(IpAddr) -> Option<String>,
+    ) -> String {
         let inputs = &self.inputs[family.index()];
         let new = answered.plan.addresses();
         let Some(&left) = self.incumbent[family.index()].iter().find(|address| !new.contains(address)) else {
             return match self.incumbent[family.index()] {
                 [] => format!("{} of {} known addresses are in the answer", new.len(), inputs.len()),
+                _ if before == Basis::NotKnownYet => self.reason_of_rise(family, answered),
                 _ => "the members of the answer or their order changed".to_owned(),
             };
         };
@@ -387,6 +395,7 @@ impl View<'_> {
                 let error = error(left).map(|error| format!(" ({error})")).unwrap_or_default();
                 format!("{words} is down{error}")
             }
+            Standing::NeverChecked | Standing::NotKnownYet => self.reason_of_rise(family, answered),
             Standing::LowerTier => format!("a tier before that of {words} is fit"),
             Standing::Slower | Standing::OutsideGroup => {
                 let new = first.map(|input| (place(input.host, input.address), input.latency_ms));

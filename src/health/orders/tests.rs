@@ -147,7 +147,7 @@ fn a_bypass_is_in_the_record_of_the_answer() {
 }
 
 #[test]
-fn the_end_of_a_pin_and_a_forced_rise_are_told_as_such() {
+fn what_ends_without_a_rank_before_is_told_as_such() {
     let answers = |world: &mut World| -> Vec<String> {
         world.settle();
         let events = std::mem::take(&mut world.events).into_iter();
@@ -163,6 +163,10 @@ fn the_end_of_a_pin_and_a_forced_rise_are_told_as_such() {
     let mut api = two();
     Arc::make_mut(&mut api.policy).when_all_down = AllDown::Fallback;
     api.fallback = vec![Host::Address("192.0.2.9".parse().unwrap())];
+    let mut world = World::new(vec![two()], Box::new(|_, _, _| ok(5.0)));
+    world.run(Duration::from_secs(3));
+    let records = world.roster.take_records().answers;
+    assert_eq!(records.iter().find(|record| record.family == Family::V4).unwrap().reason, "10.0.0.1 is up");
     let mut world = World::new(vec![api], Box::new(|_, _, _| refused()));
     world.run(Duration::from_secs(20));
     assert_eq!(world.answer(), ["192.0.2.9"]);

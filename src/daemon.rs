@@ -68,6 +68,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let load = |candidates| store.load(candidates);
     let (prepared, stored) = poll::begin::prepare(config, &os::machine_id(), clock.now(), load);
     stored.notes.iter().for_each(|note| warn!("{note}"));
+    if let Some(pid) = stored.other_writer() {
+        let state = prepared.config().server.state.display();
+        warn!("process {pid} writes the state file {state} too: give each daemon one of its own (server.state)");
+    }
     let inbox = Inbox::new();
     let totals = Arc::new(Totals::default());
     let tallies = Tallies::new(prepared.config(), &stored, Arc::clone(&totals));

@@ -282,7 +282,7 @@ fn bad_files() {
                 "2:69 server.listen[5]: found \"localhost:53\"",
             ],
         ),
-        ("[server]\nlisten = []", &["2:10 server.listen: found an array; allowed: a list of loopback"]),
+        ("[server]\nlisten = []", &["2:10 server.listen: found an empty list; allowed: a list of loopback"]),
         (
             "[upstream]\nservers = [\"10.0.0.2\"]\nresolv_conf = \"auto\"",
             &["3:15 upstream.resolv_conf: servers and resolv_conf exclude"],
@@ -327,7 +327,10 @@ fn bad_files() {
         ),
         (&format!("{name}{name}"), &["4:8 : the same key twice; it is already there at"]),
         (&format!("{A}check = \"none\""), &["1:8 names.\"a.example\": candidates are missing"]),
-        (&format!("{A}check = \"none\"\ncandidates = []"), &["3:14 names.\"a.example\".candidates: found an array"]),
+        (
+            &format!("{A}check = \"none\"\ncandidates = []"),
+            &["3:14 names.\"a.example\".candidates: found an empty list"],
+        ),
         (&format!("{A}{candidates}"), &["1:8 names.\"a.example\": check is missing"]),
         (
             &format!(

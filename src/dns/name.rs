@@ -106,7 +106,9 @@ impl FromStr for HostName {
         let text = if text.is_ascii() {
             text
         } else {
-            ascii = hickory_proto::rr::Name::from_utf8(text).map_err(|_| NameError::Idna)?.to_ascii();
+            // The full stops of other scripts separate labels, too (RFC 3490, section 3.1).
+            let dotted = text.replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".");
+            ascii = hickory_proto::rr::Name::from_utf8(dotted).map_err(|_| NameError::Idna)?.to_ascii();
             &ascii
         };
         let text = text.strip_suffix('.').unwrap_or(text);
@@ -190,6 +192,7 @@ mod tests {
             ("a.", "a", b"\x01a\0"),
             ("*.Apps.x", "*.apps.x", b"\x01*\x04apps\x01x\0"),
             ("_http._tcp.x", "_http._tcp.x", b"\x05_http\x04_tcp\x01x\0"),
+            ("Bücher\u{3002}example\u{ff61}", "xn--bcher-kva.example", b"\x0dxn--bcher-kva\x07example\0"),
             ("bücher.example", "xn--bcher-kva.example", b"\x0dxn--bcher-kva\x07example\0"),
         ] {
             let name: HostName = text.parse().unwrap();

@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -176,7 +176,10 @@ fn address(word: &str) -> Option<SocketAddr> {
         let address: Ipv6Addr = address.parse().ok()?;
         return Some(SocketAddrV6::new(address, PORT, 0, scope(zone)?).into());
     }
-    Some(SocketAddr::new(word.parse::<IpAddr>().ok()?, PORT))
+    let address: IpAddr = word.parse().ok()?;
+    // Nobody's own address: a query to it could only fail.
+    let is_group = address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    (!is_group).then_some(SocketAddr::new(address, PORT))
 }
 
 // An interface's name or its index.
@@ -209,6 +212,7 @@ mod tests {
             ),
             ("nameserverx 10.0.0.1\n nameserver 10.0.0.2", &["10.0.0.2:53"]),
             ("nameserver fe80::1%nosuchinterface0", &[]),
+            ("nameserver 255.255.255.255\nnameserver 224.0.0.1\nnameserver ff02::1", &[]),
         ] {
             assert_eq!(parse(text), servers(expected), "{text:?}");
         }

@@ -209,17 +209,30 @@ impl Stored {
             return Life::Stopped;
         }
         let beats = now().since(daemon.heartbeat_at) < HEARTBEAT_LATE;
-        // Another user's process cannot be signalled, which also says that it is there. A daemon in another process
-        // namespace (a container) is not in this one's table: then only a fresh heartbeat tells.
-        let pid = i32::try_from(daemon.pid).ok().filter(|&pid| pid > 0).map(Pid::from_raw);
-        let there = pid.is_some_and(|pid| !matches!(kill(pid, None), Err(Errno::ESRCH)));
-        match (beats, there) {
+        // A daemon in another process namespace (a container) is not in this one's table: then only a fresh heartbeat
+        // tells.
+        match (beats, is_there(daemon.pid)) {
             (true, true) => Life::Running,
             (false, true) => Life::Silent,
             (true, false) if now().since(daemon.heartbeat_at) < HEARTBEAT_FRESH => Life::Running,
             (_, false) => Life::Gone,
         }
     }
+}
+
+impl Stored {
+    /// The process of another daemon that writes this file now.
+    pub fn other_writer(&self) -> Option<u32> {
+        let daemon = self.daemon.as_ref().filter(|daemon| daemon.stopped_at.is_none())?;
+        let beats = now().since(daemon.heartbeat_at) < HEARTBEAT_LATE;
+        (beats && daemon.pid != std::process::id() && is_there(daemon.pid)).then_some(daemon.pid)
+    }
+}
+
+/// Whether there is such a process. Another user's cannot be signalled, which also says that it is there.
+fn is_there(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0).map(Pid::from_raw);
+    pid.is_some_and(|pid| !matches!(kill(pid, None), Err(Errno::ESRCH)))
 }
 
 fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {

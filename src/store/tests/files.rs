@@ -313,3 +313,27 @@ fn files_of_every_version_are_read() {
         assert_eq!(stored.endpoints[0].latency_ms, Some(9.25));
     }
 }
+
+#[test]
+fn another_daemon_that_writes_the_same_file_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let parent = nix::unistd::getppid().as_raw() as u32;
+    let mut batch = complete(1);
+    // Itself, a process that runs, one that does not, and one that has stopped in order.
+    let cases = [
+        (std::process::id(), None, None),
+        (parent, None, Some(parent)),
+        (i32::MAX as u32, None, None),
+        (parent, Some(time::now()), None),
+    ];
+    for (pid, stopped_at, expected) in cases {
+        let daemon = batch.daemon.as_mut().unwrap();
+        (daemon.pid, daemon.stopped_at, daemon.heartbeat_at) = (pid, stopped_at, time::now());
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+        assert_eq!(Reader::open(&path).unwrap().load().unwrap().other_writer(), expected, "{pid} {stopped_at:?}");
+    }
+    assert!(writer.stop(LONG));
+}

@@ -198,10 +198,15 @@ fn parse(row: &Row<'_>) -> rusqlite::Result<Result<Override, String>> {
         name,
         target,
         expires_at,
-        reason: row.get(6)?,
-        created_by: row.get(7)?,
+        reason: row.get::<_, Option<String>>(6)?.map(one_line),
+        created_by: row.get::<_, Option<String>>(7)?.map(one_line),
         created_at: row.get::<_, Option<String>>(8)?.and_then(|text| from_text(&text)),
     }))
+}
+
+/// Without what would break a line of the log or colour a terminal.
+fn one_line(text: String) -> String {
+    text.replace(|character: char| character.is_control(), " ")
 }
 
 /// A name as it is kept: A-labels in lower case without a trailing dot. A hand that typed it otherwise meant the same.

@@ -115,12 +115,14 @@ fn overrides_of_others_arrive_and_expired_ones_leave() {
     };
     let overrides = Overrides::open(&path).unwrap();
     let id = overrides.add(&order).unwrap();
-    let by_hand = "INSERT INTO override (kind, target, expires_at) VALUES ('drain', 'H2.example.com.', datetime('now', '+1 day'))";
+    let by_hand = "INSERT INTO override (kind, target, expires_at, reason) VALUES ('drain', 'H2.example.com.',
+        datetime('now', '+1 day'), char(27) || '[31mred' || char(10) || 'line')";
     Connection::open(&path).unwrap().execute_batch(by_hand).unwrap();
     until("both overrides", || heard.overrides.lock().unwrap().last().unwrap().len() == 2);
     let last = heard.overrides.lock().unwrap().last().unwrap().clone();
     assert_eq!((last[0].id, last[0].kind, &last[0].target), (id, OverrideKind::Drain, &order.target));
     assert_eq!(last[1].target.as_deref(), Some("h2.example.com"));
+    assert_eq!(last[1].reason.as_deref(), Some(" [31mred line"), "nothing that colours a terminal or breaks a line");
     assert!(last[1].expires_at.unwrap() > time::now().after(DAY / 2));
     until("the expired row to leave", || overrides.list().unwrap().len() == 1);
     until("the news of it", || heard.overrides.lock().unwrap().last().unwrap().len() == 1);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Ended, Failure, subject};
+use crate::config::values::in_names;
 use crate::health::{AnswerRecord, EndpointRecord, Family, State, Time};
 use crate::store::{CandidateRow, Life, Reader, Stored, time};
 
@@ -107,7 +108,7 @@ fn verdict(stored: &Stored, now: Time) -> (u8, String) {
     }
     let total = stored.names.len();
     if !without.is_empty() {
-        (2, format!("CRITICAL: nothing up for {} of {total} names: {}", without.len(), without.join(", ")))
+        (2, format!("CRITICAL: nothing up for {} of {}: {}", without.len(), in_names(total), without.join(", ")))
     } else if !degraded.is_empty() {
         (
             1,
@@ -118,7 +119,7 @@ fn verdict(stored: &Stored, now: Time) -> (u8, String) {
             ),
         )
     } else {
-        (0, format!("OK: everything up for {total} names"))
+        (0, format!("OK: everything up for {}", in_names(total)))
     }
 }
 
@@ -432,7 +433,7 @@ mod tests {
         assert!(matches!(shown(&path, &other).0, Err(Failure::Usage(_))));
 
         let (ended, text) = shown(&path, &check);
-        assert_eq!((ended.unwrap(), text.as_str()), (ExitCode::SUCCESS, "OK: everything up for 1 names\n"));
+        assert_eq!((ended.unwrap(), text.as_str()), (ExitCode::SUCCESS, "OK: everything up for 1 name\n"));
         batch.endpoints[0].state = State::Down;
         writer.send(batch.clone());
         assert!(writer.flush(LONG));
@@ -440,7 +441,7 @@ mod tests {
         batch.endpoints[1].state = State::Down;
         writer.send(batch.clone());
         assert!(writer.flush(LONG));
-        assert!(shown(&path, &check).1.starts_with("CRITICAL: nothing up for 1 of 1 names: api.example.com"));
+        assert!(shown(&path, &check).1.starts_with("CRITICAL: nothing up for 1 of 1 name: api.example.com"));
         // A process number that the kernel never gives out, and a heart that stopped.
         let daemon = batch.daemon.as_mut().unwrap();
         (daemon.pid, daemon.heartbeat_at) = (i32::MAX as u32, Time(time::now().0 - 60_000));

@@ -40,6 +40,11 @@ pub fn show_duration(duration: Duration) -> String {
     if millis == 0 { "0s".to_owned() } else { format!("{millis}ms") }
 }
 
+/// So many names, in words.
+pub fn in_names(count: usize) -> String {
+    format!("{count} name{}", if count == 1 { "" } else { "s" })
+}
+
 /// Reads an address with or without port and brackets; without a port it gets [`DNS_PORT`].
 pub fn socket_address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse::<SocketAddr>() {

@@ -68,7 +68,7 @@ impl LookupFailure {
             LookupFailure::Timeout => "no reply in time",
             LookupFailure::NxDomain => "the name does not exist",
             LookupFailure::ServerFailure => "the upstream answered with an error",
-            LookupFailure::NoUpstream => "there is no upstream to ask",
+            LookupFailure::NoUpstream => "no upstream can be reached",
         }
     }
 }

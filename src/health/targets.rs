@@ -36,7 +36,7 @@ pub(super) struct Target {
     /// When it last proved a working path, unless it was silent since.
     pub(super) proof: Moment,
     /// Ran out of turn: its next run goes to this host's place in the interval.
-    align: bool,
+    pub(super) align: bool,
 }
 
 impl Target {

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::tally::Key;
+use crate::config::values::in_names;
 use crate::config::{Config, Mode};
 use crate::health::events::utc;
 use crate::health::resolution::LookupResult;
@@ -225,7 +226,7 @@ fn started(config: &Config, stored: &Stored, now: Time) -> Event {
         Some(last) => format!("the last run did not end in order and was last heard of at {}", utc(last.heartbeat_at)),
     };
     let (version, path) = (env!("CARGO_PKG_VERSION"), config.path.display());
-    let words = format!("har {version} started, {} names from {path}; {last}", config.names.len());
+    let words = format!("har {version} started, {} from {path}; {last}", in_names(config.names.len()));
     Event::new(now, EventKind::Daemon, words)
 }
 

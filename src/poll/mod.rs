@@ -41,6 +41,7 @@ use std::time::Duration;
 use log::{Level, info, log, warn};
 
 use crate::config::Config;
+use crate::config::values::in_names;
 use crate::dns::HostName;
 use crate::dns::snapshot::NameAnswer;
 use crate::health::roster::Roster;
@@ -449,13 +450,13 @@ impl Poller {
     fn report_status(&mut self) {
         let summary = self.roster.summary();
         let mut line = format!(
-            "{} names, {} of {} addresses up",
-            summary.names,
+            "{}, {} of {} addresses up",
+            in_names(summary.names),
             summary.up,
             summary.up + summary.down + summary.unknown
         );
         if summary.names_without_fit > 0 {
-            line += &format!(", {} names without a healthy address", summary.names_without_fit);
+            line += &format!(", {} without a healthy address", in_names(summary.names_without_fit));
         }
         if summary.local_fault {
             line += ", this host's own network seems down: answers are held";

@@ -6,6 +6,7 @@ use log::warn;
 
 use super::jobs::Loaded;
 use super::{Poller, Publication};
+use crate::config::values::in_names;
 use crate::config::{Config, Report};
 use crate::health::{Event, EventKind, Time};
 use crate::store::Batch;
@@ -56,7 +57,7 @@ impl Poller {
         self.tables += 1;
         (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });
         self.test_loops(now);
-        let words = format!("the configuration was loaded again: {} names", self.config.names.len());
+        let words = format!("the configuration was loaded again: {}", in_names(self.config.names.len()));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
         self.write_everything(now);
     }

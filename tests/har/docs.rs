@@ -4,6 +4,7 @@
 //! block says what it is stands in CONTRIBUTING.md. The page about keys is compared with the sources that read them.
 
 mod commands;
+mod dashboard;
 mod keys;
 mod monitoring;
 mod pages;

@@ -78,7 +78,7 @@ fn starts_reloads_and_stops_are_events() {
     har.rewrite_names("[names.\"old.example\"]\ncandidates = [\"not an address\"]\ncheck = \"nonsense\"\n");
     reload(&har);
     let mut told = vec![
-        "started, 1 names from",
+        "started, 1 name from",
         "the configuration was loaded again: 2 names",
         "the configuration was not taken over: ",
     ];

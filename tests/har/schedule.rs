@@ -78,6 +78,28 @@ fn two_thousand_addresses_are_checked_every_second() {
 }
 
 #[test]
+fn the_first_round_of_all_at_once_is_not_late() {
+    // More checks than there are threads: the last ones begin when the first ones have run into their time limit.
+    const ADDRESSES: usize = 600;
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    silent.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).expect("a port");
+    silent.listen(4096).expect("a listener");
+    let port = silent.local_addr().expect("bound").as_socket().expect("an internet address").port();
+    let mut names = format!(
+        "[defaults]\ncheck = {{ type = \"tcp\", port = {port}, expect = \"x\" }}\ninterval = \"10m\"\ntimeout = \"500ms\"\n"
+    );
+    for name in 0..ADDRESSES / 10 {
+        let addresses: Vec<String> = (0..10).map(|at| format!("\"127.2.{name}.{}\"", at + 1)).collect();
+        names += &format!("[names.\"n{name}.example\"]\ncandidates = [{}]\n", addresses.join(", "));
+    }
+    let har = har().names(&names).start();
+    har.until_sql("SELECT sum(timeout) FROM address", |count| count == "600");
+    let ended = har.sql("SELECT max(at_unix_ms) - min(at_unix_ms) FROM check_result");
+    assert!(ended[0][0].parse::<u64>().is_ok_and(|ms| ms > 400), "the last ones waited: {ended:?}");
+    assert_eq!(har.sql("SELECT value FROM counter WHERE key = 'checks_late'"), [["0"]]);
+}
+
+#[test]
 fn a_reload_keeps_counters_and_history_and_removes_what_is_gone() {
     let backends = Backend::group(&[("127.0.0.2", 1), ("127.0.0.3", 1)]);
     let name = |name: &str, path: &str| {

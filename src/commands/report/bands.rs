@@ -124,7 +124,7 @@ mod tests {
             after: None,
             before_ms: None,
             after_ms: None,
-            reason: format!("har 0.1.0 started, 1 names from har.toml; {last}"),
+            reason: format!("har 0.1.0 started, 1 name from har.toml; {last}"),
         };
         let events = [
             start(90, "no earlier run is known"),

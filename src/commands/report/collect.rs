@@ -298,6 +298,7 @@ fn address_view(number: usize, endpoint: &EndpointRecord, events: &[&EventRow], 
         latency_ms: endpoint.latency_ms,
         bands: bands(period, &changes, Some((endpoint.state, endpoint.since))),
         series: Series::new(period),
+        former: Vec::new(),
         address,
     }
 }

@@ -116,6 +116,8 @@ pub struct AddressView {
     pub bands: Vec<Band<State>>,
     /// Its checks over the period.
     pub series: Series,
+    /// Checks by which it was judged before the present ones: until when, and what, in words. Oldest first.
+    pub former: Vec<(Time, String)>,
 }
 
 /// Events with a bound.

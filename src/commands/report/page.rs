@@ -1,5 +1,6 @@
 //! The page around the drawings: head, index, a section for each name, lists and tables.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::collect::subject;
@@ -9,7 +10,7 @@ use super::plot::{self, Canvas, LINES, colour, minute};
 use super::sampling::BUCKETS;
 use super::scale::milliseconds;
 use crate::commands::status::{age, span};
-use crate::health::State;
+use crate::health::{State, Time};
 
 /// Names from which on there is an index.
 const INDEX_FROM: usize = 3;
@@ -182,10 +183,39 @@ fn figures(markup: &mut Markup, canvas: &Canvas<'_>, name: &NameView) {
             markup.leaf("figcaption", &[], latency_caption(canvas.report, addresses));
         });
     }
+    for words in former_checks(name) {
+        markup.leaf("p", &[("class", &"note")], words);
+    }
     if !drawn {
         let words = "No check that passed is recorded in this period, so there are no latencies to draw.";
         markup.leaf("p", &[("class", &"note")], words);
     }
+}
+
+/// A sentence for each check that a name's addresses had before, with the time of its last result.
+fn former_checks(name: &NameView) -> Vec<String> {
+    let mut checks: BTreeMap<&str, (Time, Vec<&str>)> = BTreeMap::new();
+    for address in &name.addresses {
+        for (until, was) in &address.former {
+            let (last, addresses) = checks.entry(was).or_default();
+            *last = (*last).max(*until);
+            addresses.push(&address.address);
+        }
+    }
+    let mut checks: Vec<_> = checks.into_iter().collect();
+    checks.sort_by_key(|(_, (until, _))| *until);
+    let sentence = |(was, (until, addresses)): (&str, (Time, Vec<&str>))| {
+        let whose = match addresses.len() {
+            all if all == name.addresses.len() => "the check".to_owned(),
+            1..=3 => format!("the check of {}", addresses.join(", ")),
+            some => format!("the check of {some} addresses"),
+        };
+        format!(
+            "Until {} {whose} was {was}. Its results are drawn and counted too; its latencies are not those of the present check.",
+            minute(until)
+        )
+    };
+    checks.into_iter().map(sentence).collect()
 }
 
 /// What a point of the drawing stands for.
@@ -201,6 +231,9 @@ fn latency_caption(report: &Report, addresses: &[AddressView]) -> String {
     );
     if addresses.iter().any(|address| address.series.has_sums) {
         words.push_str(" Before the single results that are kept: five-minute sums, with their mean as line and their least and 95th percentile as shadow.");
+    }
+    if addresses.iter().any(|address| !address.former.is_empty()) {
+        words.push_str(" Upright dashes: a check was another one until then.");
     }
     words
 }

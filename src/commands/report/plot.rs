@@ -216,10 +216,21 @@ pub fn latencies(markup: &mut Markup, canvas: &Canvas<'_>, name: &NameView, addr
             }
             line(markup, address.number, &runs, values);
         }
+        redefinitions(markup, period, addresses);
         value_labels(markup, values);
         numbers(markup, ends);
         axis(markup, period, TALL);
     });
+}
+
+/// A line upright where the check of an address was another one before: the latencies on its sides do not compare.
+fn redefinitions(markup: &mut Markup, period: Period, addresses: &[AddressView]) {
+    let all = addresses.iter().flat_map(|address| address.former.iter().map(move |(until, was)| (until, was, address)));
+    for (until, was, address) in all {
+        let shape = format!("M{} 0V{}", place(period.share(*until) * PLOT), place(TALL));
+        let title = format!("{} was checked by {was} until {}", address.address, minute(*until));
+        markup.element("path", &[("class", &"redefined"), ("d", &shape)], |markup| markup.leaf("title", &[], title));
+    }
 }
 
 fn describe_latencies(addresses: &[AddressView]) -> String {

@@ -6,6 +6,9 @@ use crate::store::time;
 /// Labels on the axis of time at most: as many as a telephone has room for.
 const TIME_TICKS: u64 = 6;
 
+/// The same of labels with seconds, which are wider.
+const SECOND_TICKS: u64 = 4;
+
 /// Between two labels of the axis of time, seconds.
 const TIME_STEPS: [u64; 20] =
     [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800];
@@ -43,7 +46,8 @@ impl Period {
 
     /// Round moments in it, with their labels.
     pub fn ticks(self) -> Vec<(Time, String)> {
-        let fits = |step: &u64| self.length_ms() / (step * 1000) <= TIME_TICKS;
+        let most = |step: u64| if step < 60 { SECOND_TICKS } else { TIME_TICKS };
+        let fits = |step: &u64| self.length_ms() / (step * 1000) <= most(*step);
         let step = TIME_STEPS.into_iter().find(fits).unwrap_or_else(|| {
             let days = self.length_ms().div_ceil(DAY_S * 1000).div_ceil(TIME_TICKS);
             days * DAY_S
@@ -181,7 +185,7 @@ mod tests {
         let day = labels("2026-11-20T13:07:00.000Z", "2026-11-21T13:07:00.000Z");
         assert_eq!(day, ["18:00", "11-21", "06:00", "12:00"]);
         let minute = labels("2026-11-20T13:07:03.000Z", "2026-11-20T13:08:03.000Z");
-        assert_eq!(minute, ["13:07:10", "13:07:20", "13:07:30", "13:07:40", "13:07:50", "13:08:00"]);
+        assert_eq!(minute, ["13:07:15", "13:07:30", "13:07:45", "13:08:00"], "with seconds there is room for fewer");
         for length in 1..4000u64 {
             let span = Period { from: Time(1_795_243_500_123), to: Time(1_795_243_500_123 + length * length * 1000) };
             let count = span.ticks().len() as u64;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::health::{Event, EventKind, Outcome, State, Time};
 use crate::store::tests::{DAY, LONG, address, complete, endpoint, name_row, result, start};
-use crate::store::{Batch, Store, Stored};
+use crate::store::{Batch, ResultRow, Store, Stored};
 
 fn options(names: &[&str]) -> ReportOptions {
     ReportOptions {
@@ -74,6 +74,43 @@ fn a_page_shows_the_answer_the_states_the_latencies_and_the_events() {
     }
     let elsewhere = page.replace("http://www.w3.org/", "").matches("http://").count();
     assert_eq!((page.matches("<script").count(), elsewhere), (0, 0), "no scripts, and names of vocabularies alone");
+}
+
+/// Results of a check every ten seconds from so many minutes ago on, ten minutes long.
+fn ten_minutes(ago: u64, number: u32, definition: &str, outcome: Outcome) -> Vec<ResultRow> {
+    let one = |at: u64| {
+        let mut row = result(number, Time(minutes_ago(ago).0 + at * 10_000), outcome, 8);
+        row.definition = definition.into();
+        row
+    };
+    (0..60).map(one).collect()
+}
+
+#[test]
+fn what_an_earlier_check_found_stays_and_is_marked() {
+    let mut batch = complete(2);
+    batch.results = ten_minutes(40, 1, "tcp:8080", Outcome::Timeout);
+    batch.results.extend(ten_minutes(30, 1, "http://{host}/", Outcome::Ok));
+    let page = page_of(vec![batch], &options(&[]));
+    assert!(page.contains("50.00 %"), "both count: {page}");
+    assert_eq!(page.matches("class=\"redefined\"").count(), 1);
+    assert!(page.contains("the check of 192.0.2.1 was tcp:8080"), "{page}");
+    assert!(page.contains("Upright dashes"));
+}
+
+#[test]
+fn an_earlier_check_of_an_address_that_two_names_have_is_nobodys() {
+    let mut batch = complete(1);
+    let mut other = batch.endpoints[0].clone();
+    (other.name, other.definition) = ("other.example.com".into(), "tcp:443".into());
+    batch.names.push(name_row("other.example.com"));
+    batch.endpoints.push(other);
+    batch.results = ten_minutes(40, 1, "tcp:8080", Outcome::Timeout);
+    batch.results.extend(ten_minutes(30, 1, "http://{host}/", Outcome::Ok));
+    batch.results.extend(ten_minutes(30, 1, "tcp:443", Outcome::Ok));
+    let page = page_of(vec![batch], &options(&[]));
+    assert!(page.matches("100 %").count() >= 2 && !page.contains("50.00 %"), "{page}");
+    assert!(!page.contains("redefined\"") && !page.contains("8080"));
 }
 
 #[test]

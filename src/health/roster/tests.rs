@@ -410,6 +410,22 @@ fn lateness_is_counted_and_a_resume_checks_everything() {
 }
 
 #[test]
+fn what_runs_at_once_out_of_turn_is_never_late() {
+    let (mut world, _) = world(vec![spec("api.example", &["10.0.0.1", "10.0.0.2"])]);
+    // A host that is busy starting has a thread for the first round a while after it was due.
+    world.now = START.after(Duration::from_millis(2500));
+    world.run(seconds(60));
+    world.roster.check_everything(world.now);
+    world.now = world.now.after(Duration::from_millis(2500));
+    world.run(seconds(5));
+    assert_eq!((world.roster.summary().late_checks, world.roster.summary().up), (0, 2));
+    world.run(seconds(60));
+    world.now = world.now.after(seconds(25));
+    world.run(seconds(1));
+    assert_eq!(world.roster.summary().late_checks, 2, "in turn again");
+}
+
+#[test]
 fn dual_stack_gives_the_faster_family() {
     let mut api = spec("api.example", &["10.0.0.1", "2001:db8::1"]);
     Arc::make_mut(&mut api.policy).dual_stack = crate::health::DualStack::Fastest;

@@ -134,6 +134,13 @@ fn alerts_and_dashboard_are_made_of_metrics_that_har_writes() {
         let labels = regex(r#"[{,](\w+)=""#).captures_iter(line).map(|found| found[1].to_owned()).collect();
         metrics.insert(name, labels);
     }
+    let pages = pages();
+    let schema = pages.iter().find(|page| page.name == "docs/schema.md").expect("the page");
+    let keys = regex(r#"(?m)^har_server_events_total\{kind="(\w+)"\}"#);
+    let untold: Vec<&str> = keys.captures_iter(&text).map(|found| found.extract::<1>().1[0]).collect();
+    assert!(untold.len() > 25, "{text}");
+    let untold: Vec<_> = untold.into_iter().filter(|key| !schema.spans.iter().any(|span| span == key)).collect();
+    assert_eq!(untold, Vec::<&str>::new(), "keys of the table counter that {} does not tell of", schema.name);
     let selector = regex(r"\b(har_\w+)(?:\{([^}]*)\})?");
     let matcher = regex(r#"(\w+)\s*(?:=~|!=|=)\s*"([^"]*)""#);
     let sources = words_of_the_sources();

@@ -2,7 +2,11 @@
 
 use std::net::UdpSocket;
 
-use super::{ELSEWHERE, HAR, answer, configure, on_a_machine, until_answered};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use super::{ELSEWHERE, HAR, answer, configure, folder, on_a_machine, once_built, until_answered};
 use crate::harness::machine::Machine;
 
 const UNTOUCHED: &str = "nameserver 127.0.0.9";
@@ -17,6 +21,36 @@ fn a_deb_is_installed_upgraded_removed_and_purged() {
         is_removed_and_purged(machine);
         assert_eq!(machine.sh("cat /etc/resolv.conf"), UNTOUCHED);
     });
+}
+
+#[test]
+fn lintian_finds_what_is_told_of_and_nothing_else() {
+    if !once_built(&["lintian", "dpkg"]) {
+        return;
+    }
+    let package = folder().join("har-0.1.0.deb");
+    let output = Command::new("lintian")
+        .args(["--allow-root", "--fail-on", "none", "--tag-display-limit", "0"])
+        .arg(&package)
+        .output()
+        .expect("lintian starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let tags = said.lines().filter_map(|line| {
+        let (kind, rest) = line.split_once(": har: ")?;
+        // The program of a test is stripped otherwise than a release.
+        let tag = rest.split_whitespace().next()?;
+        (matches!(kind, "E" | "W") && !rest.contains("[usr/bin/har]")).then(|| tag.to_owned())
+    });
+    let found: BTreeSet<String> = tags.collect();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/packages.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let (_, section) = page.split_once("### What lintian says").expect("the section");
+    let told =
+        section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(tag, _)| tag.to_owned()));
+    // Older and newer lintians know other tags; what is told of and not found is no fault.
+    let told: BTreeSet<String> = told.collect();
+    assert!(told.len() >= 4 && found.is_subset(&told), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(found.contains("malformed-contact"), "it looked: {said}");
 }
 
 fn installs_beside_another_server(machine: &Machine) {

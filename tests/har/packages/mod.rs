@@ -55,15 +55,22 @@ fn build() {
     }
 }
 
+/// Sees to it that the packages are there; `false`, and it was said, where a program for that or one of these is missing.
+fn once_built(programs: &[&str]) -> bool {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let reason = missing(&[&["cargo-deb", "cargo-generate-rpm", "strip"][..], programs].concat());
+    match &reason {
+        Some(reason) => skip(reason),
+        None => *BUILT.get_or_init(build),
+    }
+    reason.is_none()
+}
+
 /// Runs a test on a machine of its own, with the packages in /run/share and an upstream that knows one name.
 fn on_a_machine(programs: &[&str], body: impl FnOnce(&Machine, &Upstream)) {
-    static BUILT: OnceLock<()> = OnceLock::new();
     let needed = [&["cargo-deb", "cargo-generate-rpm", "strip"][..], &machine::PROGRAMS, programs].concat();
-    if !namespace::is_inside() {
-        if let Some(reason) = missing(&needed) {
-            return skip(&reason);
-        }
-        BUILT.get_or_init(build);
+    if !namespace::is_inside() && !once_built(&needed) {
+        return;
     }
     namespace::inside(&needed, || match Machine::boot(&folder()) {
         Ok(machine) => {

@@ -5,13 +5,13 @@
 //! second look. The replies to a batch leave together once it is decided. nix wraps `recvmmsg` and `sendmmsg`
 //! safely; headers and buffers are made once and belong to the thread that serves.
 
-use std::io::{ErrorKind, IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
 use mio::net::UdpSocket;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg, sendmmsg, sendto};
 use std::time::Instant;
 
 use super::counters::Totals;
@@ -22,7 +22,10 @@ use crate::dns::wire::MAX_MESSAGE;
 /// Datagrams of one system call. The first ones bring most of what there is to save; the first of a batch waits for
 /// the last to be decided, a few microseconds.
 const BATCH: usize = 32;
-/// Batches read from one listener in one wake: the others, and TCP, get their turn.
+/// Datagrams asked for while they come one at a time: a header costs about as much to prepare as a call to the kernel
+/// saves on thirty of them. Two, because the second place says whether there are more.
+const FEW: usize = 2;
+/// Batches read from one listener in one wake, not counting one of [`FEW`]: the others, and TCP, get their turn.
 const BURST: usize = 2;
 /// Bytes from one buffer to the next: room for every datagram, and an odd number of cache lines, so that the first
 /// bytes of all buffers do not compete for the same places of the cache.
@@ -46,6 +49,8 @@ struct Family<S> {
     outgoing: MultiHeaders<S>,
     received: Vec<(usize, S)>,
     to: Vec<Option<S>>,
+    /// Whether the last call found [`FEW`] or more.
+    crowded: bool,
 }
 
 /// What a socket address is to the kernel and to har.
@@ -105,10 +110,15 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn serve<S: Peer>(&mut self, family: &mut Family<S>) -> bool {
-        for _ in 0..BURST {
+        let mut whole = 0;
+        while whole < BURST {
+            let room = if family.crowded { BATCH } else { FEW };
             match family.receive(self.socket, self.buffers) {
                 Ok(()) => {}
-                Err(Errno::EAGAIN) => return false,
+                Err(Errno::EAGAIN) => {
+                    family.crowded = false;
+                    return false;
+                }
                 Err(Errno::EINTR) => continue,
                 Err(_) => {
                     // The next datagram's event brings the listener back; trying on while memory is short would spin.
@@ -118,9 +128,12 @@ impl Work<'_> {
             }
             self.decide(family);
             family.send(self.socket, &self.replies[..*self.queued], &self.desk.totals);
-            if family.received.len() < BATCH {
+            let found = family.received.len();
+            family.crowded = found >= FEW;
+            if found < room {
                 return false;
             }
+            whole += usize::from(room == BATCH);
         }
         true
     }
@@ -149,14 +162,23 @@ impl<S: Peer> Family<S> {
             outgoing: MultiHeaders::preallocate(BATCH, None),
             received: Vec::with_capacity(BATCH),
             to: Vec::with_capacity(BATCH),
+            crowded: false,
         }
     }
 
-    /// Receives into the buffers, in their order.
+    /// Receives into the buffers, in their order: a batch where there was one before, else [`FEW`].
     fn receive(&mut self, socket: &UdpSocket, buffers: &mut [u8]) -> nix::Result<()> {
+        if self.crowded {
+            self.receive_up_to::<BATCH>(socket, buffers)
+        } else {
+            self.receive_up_to::<FEW>(socket, buffers)
+        }
+    }
+
+    fn receive_up_to<const ROOM: usize>(&mut self, socket: &UdpSocket, buffers: &mut [u8]) -> nix::Result<()> {
         self.received.clear();
         let mut buffers = buffers.chunks_exact_mut(STRIDE);
-        let mut slices: [_; BATCH] = std::array::from_fn(|_| [IoSliceMut::new(buffers.next().unwrap_or_default())]);
+        let mut slices: [_; ROOM] = std::array::from_fn(|_| [IoSliceMut::new(buffers.next().unwrap_or_default())]);
         let results = recvmmsg(socket.as_raw_fd(), &mut self.incoming, &mut slices, MsgFlags::empty(), None)?;
         // The kernel names the sender of every datagram.
         self.received.extend(results.filter_map(|message| Some((message.bytes, message.address?))));
@@ -166,7 +188,7 @@ impl<S: Peer> Family<S> {
     /// Sends replies, or counts those that could not be sent: the client asks again, so that nothing is kept.
     fn send(&mut self, socket: &UdpSocket, replies: &[Vec<u8>], totals: &Totals) {
         if let ([reply], [Some(peer)]) = (replies, self.to.as_slice()) {
-            return send(socket, reply, peer.shown(), totals);
+            return send_one(socket, reply, peer, totals);
         }
         let mut sent = 0;
         while sent < replies.len() {
@@ -174,7 +196,11 @@ impl<S: Peer> Family<S> {
                 std::array::from_fn(|index| [IoSlice::new(replies.get(sent + index).map_or(&[], Vec::as_slice))]);
             let (slices, to) = (&slices[..replies.len() - sent], &self.to[sent..]);
             match sendmmsg(socket.as_raw_fd(), &mut self.outgoing, slices, to, [], MsgFlags::empty()) {
-                Ok(results) => sent += results.count(),
+                // None sent and no error does not happen; if it did, the same call would be made for ever.
+                Ok(results) => match results.count() {
+                    0 => return totals.send_errors.add(),
+                    some => sent += some,
+                },
                 Err(Errno::EINTR) => {}
                 Err(_) => {
                     totals.send_errors.add();
@@ -187,9 +213,16 @@ impl<S: Peer> Family<S> {
 
 /// Sends one reply, as above.
 pub(super) fn send(socket: &UdpSocket, reply: &[u8], peer: SocketAddr, totals: &Totals) {
+    match peer {
+        SocketAddr::V4(peer) => send_one(socket, reply, &SockaddrIn::from(peer), totals),
+        SocketAddr::V6(peer) => send_one(socket, reply, &SockaddrIn6::from(peer), totals),
+    }
+}
+
+fn send_one<S: Peer>(socket: &UdpSocket, reply: &[u8], peer: &S, totals: &Totals) {
     loop {
-        match socket.send_to(reply, peer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+        match sendto(socket.as_raw_fd(), reply, peer, MsgFlags::empty()) {
+            Err(Errno::EINTR) => {}
             Err(_) => return totals.send_errors.add(),
             Ok(_) => return,
         }

@@ -90,13 +90,15 @@ impl Budget {
 
     fn turn(&mut self, now: Instant) {
         let started = *self.started.get_or_insert(now);
-        let passed = (now.saturating_duration_since(started).as_millis() / PART.as_millis()) as usize;
+        let passed = now.saturating_duration_since(started);
+        if passed < PART {
+            return;
+        }
+        let passed = (passed.as_millis() / PART.as_millis()) as usize;
         for _ in 0..passed.min(PARTS) {
             self.current = (self.current + 1) % PARTS;
             self.parts[self.current] = (0, 0);
         }
-        if passed > 0 {
-            self.started = Some(started + PART * u32::try_from(passed).unwrap_or(u32::MAX));
-        }
+        self.started = Some(started + PART * u32::try_from(passed).unwrap_or(u32::MAX));
     }
 }

@@ -404,9 +404,8 @@ impl InFlight {
         entry.wake = now + GHOST_FOR;
         self.ghosts += 1;
         self.timers.set(entry.wake, key);
-        let name = (entry.client, entry.id);
-        if self.clients.get(&name) == Some(&key) {
-            self.clients.remove(&name);
+        if let Client::Udp { .. } = entry.client {
+            self.clients.remove(entry.hash, key);
         }
     }
 
@@ -536,10 +535,8 @@ impl InFlight {
         }
         if entry.ghost {
             self.ghosts -= 1;
-        } else if let Client::Udp { .. } = entry.client
-            && self.clients.get(&(entry.client, entry.id)) == Some(&key)
-        {
-            self.clients.remove(&(entry.client, entry.id));
+        } else if let Client::Udp { .. } = entry.client {
+            self.clients.remove(entry.hash, key);
         }
         if self.spare_entries.len() < SPARE.0 && entry.message.capacity().max(entry.best.capacity()) <= SPARE.1 {
             self.spare_entries.push(entry);

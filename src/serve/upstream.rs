@@ -3,17 +3,19 @@
 //! Every decision is made by [`crate::dns::inflight`]; this file opens, sends, receives, closes and reports
 //! back, and owns the random numbers and the buffers. It promises never to block, to do a bounded amount of
 //! work for each call, and to treat a socket's error like readiness: a refused connected UDP socket shows up
-//! as an error, not as readable. UDP ports are drawn at random by the kernel (a bind to port 0).
+//! as an error, not as readable. UDP ports are drawn at random by the kernel, which does so for a bind to port 0 and,
+//! by the same function, for a connect of a socket that was not bound.
 
 mod connection;
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dns::inflight::{Action, Failure, InFlight, Key};
 pub use crate::dns::inflight::{Books, Client, Route, ServerCounters, Settings};
@@ -188,8 +190,12 @@ impl Forwarder {
     }
 
     fn open_socket(&mut self, key: Key, server: SocketAddr) -> io::Result<()> {
-        let mut socket = UdpSocket::bind(SocketAddr::new(local_address(self.source, server), 0))?;
-        socket.connect(server)?;
+        let socket = Socket::new(Domain::for_address(server), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+        if let Some(source) = self.source.filter(|source| source.is_ipv4() == server.is_ipv4()) {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.connect(&server.into())?;
+        let mut socket = UdpSocket::from_std(socket.into());
         let token = Token(self.first_token + 2 * key.slot as usize);
         self.registry.register(&mut socket, token, Interest::READABLE)?;
         put(&mut self.sockets, key, socket);
@@ -286,10 +292,9 @@ impl Forwarder {
     }
 
     fn close_socket(&mut self, key: Key) {
-        if let Some(mut socket) = take(&mut self.sockets, key) {
-            // Closing takes it out of epoll; the registry is told all the same, and cannot do more about a failure.
-            let _ = self.registry.deregister(&mut socket);
-        }
+        // Closing takes it out of epoll: nobody else has it. While a check's program is being started a copy of the
+        // descriptor is open in it; what comes for it meanwhile finds the slot empty, or nothing to read there.
+        drop(take(&mut self.sockets, key));
     }
 
     fn close_stream(&mut self, key: Key) {
@@ -315,12 +320,6 @@ fn get<T>(table: &mut [Option<(Key, T)>], key: Key) -> Option<&mut T> {
 fn take<T>(table: &mut [Option<(Key, T)>], key: Key) -> Option<T> {
     let place = table.get_mut(key.slot as usize)?;
     place.take_if(|(owner, _)| *owner == key).map(|(_, value)| value)
-}
-
-/// The address to bind: the configured one where the family fits.
-fn local_address(source: Option<IpAddr>, server: SocketAddr) -> IpAddr {
-    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    source.filter(|source| source.is_ipv4() == server.is_ipv4()).unwrap_or(any)
 }
 
 /// What an error of a socket means for what was sent through it.

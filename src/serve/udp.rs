@@ -2,7 +2,8 @@
 //! the way.
 //!
 //! One call that finds fewer than it has room for has also seen that nothing is left, so that a lone query costs no
-//! second look. The replies to a batch leave together once it is decided. nix wraps `recvmmsg` and `sendmmsg`
+//! second look. The replies to a batch leave together once it is decided, and so do the forwarded ones of a wake. nix
+//! wraps `recvmmsg` and `sendmmsg`
 //! safely; headers and buffers are made once and belong to the thread that serves.
 
 use std::io::{IoSlice, IoSliceMut};
@@ -40,6 +41,8 @@ pub(super) struct Batch {
     /// The first [`Batch::queued`] wait to be sent; their buffers are used again.
     replies: [Vec<u8>; BATCH],
     queued: usize,
+    /// The listener that queued replies leave from.
+    listener: u16,
 }
 
 /// Headers and addresses of one family. They are not shared: the kernel notes in a header how long the last address
@@ -79,6 +82,46 @@ impl Batch {
             v6: Family::new(),
             replies: std::array::from_fn(|_| Vec::new()),
             queued: 0,
+            listener: 0,
+        }
+    }
+
+    /// Whether a reply from a listener has room beside those that are queued.
+    pub fn takes(&self, listener: u16) -> bool {
+        self.queued == 0 || self.queued < BATCH && self.listener == listener
+    }
+
+    /// Queues a reply that has room, for [`Batch::send`].
+    pub fn queue(&mut self, listener: u16, peer: SocketAddr, reply: &[u8]) {
+        let Some(place) = self.replies.get_mut(self.queued) else { return };
+        if self.queued == 0 {
+            self.v4.to.clear();
+            self.v6.to.clear();
+            self.listener = listener;
+        }
+        place.clear();
+        place.extend_from_slice(reply);
+        // All peers of a listener are of its family.
+        match peer {
+            SocketAddr::V4(peer) => self.v4.to.push(Some(peer.into())),
+            SocketAddr::V6(peer) => self.v6.to.push(Some(peer.into())),
+        }
+        self.queued += 1;
+    }
+
+    /// The listener that queued replies are to be sent from, if there are any.
+    pub fn queued(&self) -> Option<u16> {
+        (self.queued > 0).then_some(self.listener)
+    }
+
+    /// Sends what is queued; without a socket, which a reload may have closed, it is dropped.
+    pub fn send(&mut self, socket: Option<&UdpSocket>, totals: &Totals) {
+        let replies = &self.replies[..std::mem::take(&mut self.queued)];
+        let Some(socket) = socket else { return };
+        if self.v6.to.is_empty() {
+            self.v4.send(socket, replies, totals);
+        } else {
+            self.v6.send(socket, replies, totals);
         }
     }
 }
@@ -92,7 +135,7 @@ pub(super) fn serve(
     batch: &mut Batch,
     now: Instant,
 ) -> bool {
-    let Batch { buffers, v4, v6, replies, queued } = batch;
+    let Batch { buffers, v4, v6, replies, queued, .. } = batch;
     let mut work = Work { desk, socket, listener, buffers, replies, queued, now };
     if is_ipv4 { work.serve(v4) } else { work.serve(v6) }
 }
@@ -127,7 +170,7 @@ impl Work<'_> {
                 }
             }
             self.decide(family);
-            family.send(self.socket, &self.replies[..*self.queued], &self.desk.totals);
+            family.send(self.socket, &self.replies[..std::mem::take(self.queued)], &self.desk.totals);
             let found = family.received.len();
             family.crowded = found >= FEW;
             if found < room {
@@ -208,14 +251,6 @@ impl<S: Peer> Family<S> {
                 }
             }
         }
-    }
-}
-
-/// Sends one reply, as above.
-pub(super) fn send(socket: &UdpSocket, reply: &[u8], peer: SocketAddr, totals: &Totals) {
-    match peer {
-        SocketAddr::V4(peer) => send_one(socket, reply, &SockaddrIn::from(peer), totals),
-        SocketAddr::V6(peer) => send_one(socket, reply, &SockaddrIn6::from(peer), totals),
     }
 }
 

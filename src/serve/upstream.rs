@@ -44,6 +44,8 @@ pub struct Forwarder {
     unflushed: Vec<Key>,
     /// The time of the last call.
     last: Option<Instant>,
+    /// Whether there was a call since [`Forwarder::has_worked`] was asked.
+    worked: bool,
 }
 
 impl Forwarder {
@@ -62,6 +64,7 @@ impl Forwarder {
             unfinished: Vec::new(),
             unflushed: Vec::new(),
             last: None,
+            worked: true,
         }
     }
 
@@ -122,12 +125,21 @@ impl Forwarder {
     /// called before waiting; a failure may leave replies behind.
     pub fn flush(&mut self, now: Instant) {
         while let Some(key) = self.unflushed.pop() {
-            let Some(connection) = get(&mut self.connections, key) else { continue };
-            if let Err(error) = connection.flush() {
-                self.fail_stream(key, cause(&error), now);
-                self.execute(now);
-            }
+            self.flush_one(key, now);
         }
+    }
+
+    fn flush_one(&mut self, key: Key, now: Instant) {
+        let Some(connection) = get(&mut self.connections, key) else { return };
+        if let Err(error) = connection.flush() {
+            self.fail_stream(key, cause(&error), now);
+            self.execute(now);
+        }
+    }
+
+    /// Whether [`Forwarder::next_reply`] has one.
+    pub fn has_replies(&self) -> bool {
+        self.core.has_replies()
     }
 
     /// The next reply, ready to send: the client's ID, cut to its UDP limit, no length prefix.
@@ -148,6 +160,11 @@ impl Forwarder {
         self.core.under_way()
     }
 
+    /// Whether [`Forwarder::books`] may tell something new since this was last asked.
+    pub fn has_worked(&mut self) -> bool {
+        std::mem::take(&mut self.worked)
+    }
+
     /// What became of the queries so far.
     pub fn books(&self) -> Books {
         self.core.books()
@@ -160,7 +177,7 @@ impl Forwarder {
 
     /// Does what the core wants, until it wants no more. A failure may lead to another server, of which there are few.
     fn execute(&mut self, now: Instant) {
-        self.last = Some(now);
+        (self.last, self.worked) = (Some(now), true);
         while let Some(action) = self.core.next_action() {
             let failure = match action {
                 Action::OpenSocket { socket, server } => self.open_socket(socket, server).err(),

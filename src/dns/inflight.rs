@@ -329,7 +329,7 @@ impl InFlight {
         random: Random<'_>,
     ) {
         let is_udp = matches!(client, Client::Udp { .. });
-        let hash = self.clients.hash(client, query.id());
+        let hash = self.clients.hash(client, query.id(), random);
         let joined = self.clients.get(hash).and_then(|key| self.entries.get(key));
         if joined.is_some_and(|entry| entry.is_of(client, query.id()) && entry.question() == query.question()) {
             self.books.joined += 1;

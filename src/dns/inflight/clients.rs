@@ -1,28 +1,29 @@
 //! Which client has which question under way: its address and ID, as one hash with a secret.
 //!
-//! Strangers choose addresses and IDs. The secret, one of this process alone, keeps them from choosing what falls
+//! Strangers choose addresses and IDs. The secret, drawn for the first query, keeps them from choosing what falls
 //! together. The hash is made once for a query and kept with it, where a map of addresses would make it anew with
 //! each look. Two clients with the same one (once in 2^64) are told apart by who looks: the second one's
 //! retransmission is then a query of its own.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
 use std::net::IpAddr;
 
-use super::Client;
 use super::table::Key;
+use super::{Client, Random};
 
 /// Queries under way of UDP clients.
 #[derive(Default)]
 pub(super) struct Clients {
-    secret: RandomState,
+    /// A hasher that has taken in the secret.
+    secret: Option<DefaultHasher>,
     queries: HashMap<u64, Key, BuildHasherDefault<Made>>,
 }
 
 impl Clients {
     /// What stands for a client's ID here.
-    pub fn hash(&self, client: Client, id: u16) -> u64 {
+    pub fn hash(&mut self, client: Client, id: u16, random: Random<'_>) -> u64 {
         // In one piece: each piece costs as much as a third of the whole.
         let mut bytes = [0; 24];
         let (address, port, listener) = match client {
@@ -38,7 +39,13 @@ impl Clients {
         bytes[16..18].copy_from_slice(&port.to_ne_bytes());
         bytes[18..20].copy_from_slice(&listener.to_ne_bytes());
         bytes[20..22].copy_from_slice(&id.to_ne_bytes());
-        let mut hasher = self.secret.build_hasher();
+        let secret = self.secret.get_or_insert_with(|| {
+            let mut hasher = DefaultHasher::new();
+            hasher.write_u64(random());
+            hasher.write_u64(random());
+            hasher
+        });
+        let mut hasher = secret.clone();
         hasher.write(&bytes);
         hasher.finish()
     }
@@ -100,21 +107,23 @@ mod tests {
 
     #[test]
     fn every_part_of_a_client_counts() {
-        let clients = Clients::default();
+        let mut clients = Clients::default();
+        let mut hash = |client, id| clients.hash(client, id, &mut || 1);
         let hashes = [
-            clients.hash(client(0, "192.0.2.1:5000"), 7),
-            clients.hash(client(1, "192.0.2.1:5000"), 7),
-            clients.hash(client(0, "192.0.2.2:5000"), 7),
-            clients.hash(client(0, "192.0.2.1:5001"), 7),
-            clients.hash(client(0, "192.0.2.1:5000"), 8),
-            clients.hash(client(0, "[2001:db8::1]:5000"), 7),
-            clients.hash(client(0, "[2001:db8::2]:5000"), 7),
+            hash(client(0, "192.0.2.1:5000"), 7),
+            hash(client(1, "192.0.2.1:5000"), 7),
+            hash(client(0, "192.0.2.2:5000"), 7),
+            hash(client(0, "192.0.2.1:5001"), 7),
+            hash(client(0, "192.0.2.1:5000"), 8),
+            hash(client(0, "[2001:db8::1]:5000"), 7),
+            hash(client(0, "[2001:db8::2]:5000"), 7),
         ];
         for (index, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..index].contains(hash), "{index}");
         }
-        assert_eq!(hashes[0], clients.hash(client(0, "192.0.2.1:5000"), 7));
-        assert_ne!(hashes[0], Clients::default().hash(client(0, "192.0.2.1:5000"), 7), "each table has its own secret");
+        assert_eq!(hashes[0], hash(client(0, "192.0.2.1:5000"), 7));
+        let other = Clients::default().hash(client(0, "192.0.2.1:5000"), 7, &mut || 2);
+        assert_ne!(hashes[0], other, "the secret counts");
     }
 
     #[test]

@@ -216,19 +216,24 @@ impl Server {
             }
         }
         self.expire(batch, now);
-        self.pass_replies(batch, now);
-        let registry = self.poll.registry();
-        self.connections.serve(registry, &mut self.desk, &mut self.buffer, now);
+        if self.desk.forwarder.has_replies() {
+            self.pass_replies(batch, now);
+        }
+        if self.connections.has_due() {
+            self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
+        }
         self.serve_datagrams(batch, now);
         self.accept(now);
         if self.desk.is_overfull() {
             self.release(batch, |_| false, now);
         }
         self.desk.forwarder.flush(now);
-        // What was refused at once has its reply already; nobody else would wake the loop for it.
-        self.pass_replies(batch, now);
-        self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
-        self.desk.forwarder.flush(now);
+        if self.desk.forwarder.has_replies() || self.connections.has_due() {
+            // What was refused at once has its reply already; nobody else would wake the loop for it.
+            self.pass_replies(batch, now);
+            self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
+            self.desk.forwarder.flush(now);
+        }
         if self.desk.forwarder.has_worked() {
             self.desk.totals.set_books(self.desk.forwarder.books());
         }
@@ -381,9 +386,6 @@ impl Server {
 
     /// Hands the forwarder's replies to their clients.
     fn pass_replies(&mut self, batch: &mut Batch, now: Instant) {
-        if !self.desk.forwarder.has_replies() {
-            return;
-        }
         let Server { desk, listeners, connections, .. } = self;
         let mut mail = Mail { listeners, connections, batch, totals: &desk.totals, now };
         while let Some((client, reply)) = desk.forwarder.next_reply() {

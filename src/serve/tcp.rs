@@ -179,9 +179,6 @@ impl Connections {
 
     /// Serves every connection that has work, each for a burst.
     pub fn serve(&mut self, registry: &Registry, desk: &mut Desk, buffer: &mut [u8], now: Instant) {
-        if self.due.is_empty() {
-            return;
-        }
         let mut serving = std::mem::take(&mut self.serving);
         // What becomes due meanwhile waits for the next call.
         std::mem::swap(&mut self.due, &mut serving);

@@ -124,16 +124,19 @@ impl Forwarder {
     /// Sends what connections were given since the last call: the queries of one wake leave in one write each. To be
     /// called before waiting; a failure may leave replies behind.
     pub fn flush(&mut self, now: Instant) {
-        while let Some(key) = self.unflushed.pop() {
-            self.flush_one(key, now);
+        // Most wakes have none, and to look costs less than to call.
+        if !self.unflushed.is_empty() {
+            self.flush_all(now);
         }
     }
 
-    fn flush_one(&mut self, key: Key, now: Instant) {
-        let Some(connection) = get(&mut self.connections, key) else { return };
-        if let Err(error) = connection.flush() {
-            self.fail_stream(key, cause(&error), now);
-            self.execute(now);
+    fn flush_all(&mut self, now: Instant) {
+        while let Some(key) = self.unflushed.pop() {
+            let Some(connection) = get(&mut self.connections, key) else { continue };
+            if let Err(error) = connection.flush() {
+                self.fail_stream(key, cause(&error), now);
+                self.execute(now);
+            }
         }
     }
 

@@ -7,9 +7,10 @@
 //! Every transmission of a query stays valid until the query ends. An answered query whose other transmissions
 //! are still out becomes a ghost for a while, so that slow servers are known for what they are.
 //! `entry` is one query, `servers` the records and the choice, `sockets` and `streams` what they leave from,
-//! `budget` how many may leave.
+//! `budget` how many may leave, `clients` who asked already.
 
 mod budget;
+mod clients;
 mod entry;
 mod servers;
 mod sockets;
@@ -22,7 +23,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use super::wire::{self, ede, rcode};
 use budget::Budget;
+use clients::Clients;
 use entry::{AttemptState, Entry, Via};
 use servers::{ServerId, Servers};
 use sockets::{Sockets, Waiting};
@@ -220,7 +222,7 @@ pub struct InFlight {
     /// Keys in the order of admission; those of entries that are gone are dropped on the way.
     ages: VecDeque<Key>,
     /// The query of each UDP client address and ID. A second question under the same ID is not in it.
-    clients: HashMap<(Client, u16), Key>,
+    clients: Clients,
     sockets: Sockets,
     streams: Streams,
     timers: Timers,
@@ -249,7 +251,7 @@ impl InFlight {
             servers: Servers::default(),
             entries: Slab::default(),
             ages: VecDeque::new(),
-            clients: HashMap::new(),
+            clients: Clients::default(),
             sockets: Sockets::default(),
             streams: Streams::default(),
             timers: Timers::default(),
@@ -327,8 +329,9 @@ impl InFlight {
         random: Random<'_>,
     ) {
         let is_udp = matches!(client, Client::Udp { .. });
-        let joined = self.clients.get(&(client, query.id())).and_then(|key| self.entries.get(*key));
-        if joined.is_some_and(|entry| entry.question() == query.question()) {
+        let hash = self.clients.hash(client, query.id(), random);
+        let joined = self.clients.get(hash).and_then(|key| self.entries.get(key));
+        if joined.is_some_and(|entry| entry.is_of(client, query.id()) && entry.question() == query.question()) {
             self.books.joined += 1;
             return;
         }
@@ -348,7 +351,7 @@ impl InFlight {
             Some(old) => Entry::reuse(old, client, route, now),
             None => Entry::new(client, route, now),
         };
-        entry.id = query.id();
+        (entry.id, entry.hash) = (query.id(), hash);
         entry.message.extend_from_slice(query.message);
         entry.question_end = query.question_end;
         entry.limit = if is_udp { wire::udp_limit(query) } else { wire::MAX_MESSAGE };
@@ -356,7 +359,7 @@ impl InFlight {
         entry.deadline = now + self.timeout.saturating_sub(MARGIN).max(self.timeout / 2);
         let key = self.entries.insert(entry);
         if is_udp {
-            self.clients.entry((client, query.id())).or_insert(key);
+            self.clients.enter(hash, key);
         }
         self.ages.push_back(key);
         self.budget.query(now);
@@ -561,8 +564,8 @@ impl InFlight {
                 assert!(waiting.iter().any(|waiting| waiting.query == key && waiting.id == attempt.id));
             }
         }
-        for key in self.clients.values() {
-            assert!(self.entries.get(*key).is_some_and(|entry| !entry.ghost));
+        for key in self.clients.iter() {
+            assert!(self.entries.get(key).is_some_and(|entry| !entry.ghost));
         }
     }
 }

@@ -188,6 +188,7 @@ impl Server {
     /// When waiting for events fails, which no stranger can cause.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
+        // Not of the server, which is made in one thread and may run in another: its pointers stay where they are.
         let mut batch = Batch::new();
         let mut now = Instant::now();
         while !self.is_stopped(now) {
@@ -204,11 +205,8 @@ impl Server {
 
     /// One round in the order of service.
     fn wake(&mut self, events: &Events, batch: &mut Batch, now: Instant) {
-        if events.iter().any(|event| event.token() == SIGNALS) {
-            self.obey_signals(now);
-        }
-        if events.iter().any(|event| event.token() == UPDATES) {
-            self.take_updates(now);
+        if events.iter().any(|event| event.token().0 < FIRST_LISTENER) {
+            self.obey(events, batch, now);
         }
         for event in events {
             match event.token().0 {
@@ -217,22 +215,39 @@ impl Server {
                 token => self.note_listener(token),
             }
         }
-        self.expire(now);
-        self.pass_replies(now);
-        let registry = self.poll.registry();
-        self.connections.serve(registry, &mut self.desk, &mut self.buffer, now);
+        self.expire(batch, now);
+        if self.desk.forwarder.has_replies() {
+            self.pass_replies(batch, now);
+        }
+        if self.connections.has_due() {
+            self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
+        }
         self.serve_datagrams(batch, now);
         self.accept(now);
         if self.desk.is_overfull() {
-            self.release(|_| false, now);
+            self.release(batch, |_| false, now);
         }
         self.desk.forwarder.flush(now);
-        // What was refused at once has its reply already; nobody else would wake the loop for it.
-        self.pass_replies(now);
-        self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
-        self.desk.forwarder.flush(now);
-        self.desk.totals.set_books(self.desk.forwarder.books());
+        if self.desk.forwarder.has_replies() || self.connections.has_due() {
+            // What was refused at once has its reply already; nobody else would wake the loop for it.
+            self.pass_replies(batch, now);
+            self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
+            self.desk.forwarder.flush(now);
+        }
+        if self.desk.forwarder.has_worked() {
+            self.desk.totals.set_books(self.desk.forwarder.books());
+        }
         self.tell_traffic();
+    }
+
+    /// What the rest of the process wants comes first.
+    fn obey(&mut self, events: &Events, batch: &mut Batch, now: Instant) {
+        if events.iter().any(|event| event.token() == SIGNALS) {
+            self.obey_signals(now);
+        }
+        if events.iter().any(|event| event.token() == UPDATES) {
+            self.take_updates(batch, now);
+        }
     }
 
     /// Says so when queries come again.
@@ -255,7 +270,7 @@ impl Server {
         }
     }
 
-    fn take_updates(&mut self, now: Instant) {
+    fn take_updates(&mut self, batch: &mut Batch, now: Instant) {
         let pending = self.updates.take();
         let changed: HashSet<u32> = pending.answers.keys().copied().collect();
         let new_table = pending.table.is_some();
@@ -273,7 +288,7 @@ impl Server {
             self.desk.snapshot.set(name, answer);
         }
         if new_table || !changed.is_empty() {
-            self.release(|name| new_table || changed.contains(&name), now);
+            self.release(batch, |name| new_table || changed.contains(&name), now);
         }
         if pending.renew {
             self.desk.forwarder.renew(now);
@@ -345,12 +360,12 @@ impl Server {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, batch: &mut Batch, now: Instant) {
         if self.desk.forwarder.deadline().is_some_and(|deadline| deadline <= now) {
             self.desk.forwarder.expire(now);
         }
         if self.desk.deadline().is_some_and(|deadline| deadline <= now) {
-            self.release(|_| false, now);
+            self.release(batch, |_| false, now);
         }
         self.connections.expire(self.poll.registry(), &mut self.desk, now);
         if self.accept_at.is_some_and(|at| at <= now) {
@@ -370,18 +385,21 @@ impl Server {
     }
 
     /// Hands the forwarder's replies to their clients.
-    fn pass_replies(&mut self, now: Instant) {
+    fn pass_replies(&mut self, batch: &mut Batch, now: Instant) {
         let Server { desk, listeners, connections, .. } = self;
-        let Desk { forwarder, totals, .. } = desk;
-        while let Some((client, reply)) = forwarder.next_reply() {
-            deliver(listeners, connections, totals, client, Some(reply), now);
+        let mut mail = Mail { listeners, connections, batch, totals: &desk.totals, now };
+        while let Some((client, reply)) = desk.forwarder.next_reply() {
+            mail.put(client, Some(reply));
         }
+        mail.send();
     }
 
-    fn release(&mut self, changed: impl Fn(u32) -> bool, now: Instant) {
+    fn release(&mut self, batch: &mut Batch, changed: impl Fn(u32) -> bool, now: Instant) {
         let Server { desk, listeners, connections, .. } = self;
         let totals = Arc::clone(&desk.totals);
-        desk.release(changed, now, |client, reply| deliver(listeners, connections, &totals, client, reply, now));
+        let mut mail = Mail { listeners, connections, batch, totals: &totals, now };
+        desk.release(changed, now, |client, reply| mail.put(client, reply));
+        mail.send();
     }
 
     fn serve_datagrams(&mut self, batch: &mut Batch, now: Instant) {
@@ -459,22 +477,34 @@ impl Server {
     }
 }
 
-/// Sends a reply the way its query came.
-fn deliver(
-    listeners: &[Option<Listening>],
-    connections: &mut Connections,
-    totals: &Totals,
-    client: Client,
-    reply: Option<&[u8]>,
+/// Replies on the way their queries came.
+struct Mail<'a> {
+    listeners: &'a [Option<Listening>],
+    connections: &'a mut Connections,
+    batch: &'a mut Batch,
+    totals: &'a Totals,
     now: Instant,
-) {
-    match client {
-        Client::Tcp { connection } => connections.settle(connection, reply, now),
-        Client::Udp { listener, peer } => {
-            let socket = listeners.get(usize::from(listener)).and_then(Option::as_ref);
-            if let (Some(socket), Some(reply)) = (socket.and_then(|listening| listening.udp.as_ref()), reply) {
-                udp::send(socket, reply, peer, totals);
+}
+
+impl Mail<'_> {
+    /// Takes a reply (`None`: there is none) to a client; one over UDP leaves with [`Mail::send`] at the latest.
+    fn put(&mut self, client: Client, reply: Option<&[u8]>) {
+        match (client, reply) {
+            (Client::Tcp { connection }, reply) => self.connections.settle(connection, reply, self.now),
+            (Client::Udp { listener, peer }, Some(reply)) => {
+                if !self.batch.takes(listener) {
+                    self.send();
+                }
+                self.batch.queue(listener, peer, reply);
             }
+            (Client::Udp { .. }, None) => {}
+        }
+    }
+
+    fn send(&mut self) {
+        if let Some(listener) = self.batch.queued() {
+            let listening = self.listeners.get(usize::from(listener)).and_then(Option::as_ref);
+            self.batch.send(listening.and_then(|listening| listening.udp.as_ref()), self.totals);
         }
     }
 }

@@ -118,6 +118,15 @@ fn query(id: u16, name: &str) -> Vec<u8> {
     message
 }
 
+/// A client of a listener of either family.
+fn client(to: SocketAddr) -> StdUdp {
+    let local: SocketAddr = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().unwrap();
+    let socket = StdUdp::bind(local).unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
 fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes(), message].concat()
 }
@@ -366,13 +375,6 @@ fn bursts_of_both_families_are_answered_each_to_its_own_client() {
     let six = os::sockets::bind("[::1]:0".parse().unwrap()).unwrap();
     let (four, six_address) = (server.address, six.address);
     server.updates.send(Update::Listeners { add: vec![six], remove: Vec::new() }).unwrap();
-    let client = |to: SocketAddr| {
-        let local: SocketAddr = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().unwrap();
-        let socket = StdUdp::bind(local).unwrap();
-        socket.connect(to).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-    };
     for round in 0..20 {
         // More than one batch of each family, and a round of single ones.
         let count = if round == 0 { 1 } else { 50 };
@@ -383,6 +385,41 @@ fn bursts_of_both_families_are_answered_each_to_its_own_client() {
         }
         for (number, client) in (0..).zip(&clients) {
             assert_eq!([id(&receive(client)), id(&receive(client))], [number, number + 1000]);
+        }
+    }
+}
+
+#[test]
+fn forwarded_replies_that_come_together_go_each_to_its_own_client() {
+    let server = start();
+    let six = os::sockets::bind("[::1]:0".parse().unwrap()).unwrap();
+    let (four, six_address) = (server.address, six.address);
+    server.updates.send(Update::Listeners { add: vec![six], remove: Vec::new() }).unwrap();
+    for round in 0..5 {
+        // More than one batch of one family, then some of the other, then both in turn.
+        let listeners = [vec![four; 40], vec![six_address; 10], vec![four, six_address, four, six_address]].concat();
+        let clients: Vec<StdUdp> = listeners.into_iter().map(client).collect();
+        let asked = |number: u16| query(number, &format!("n{round}-{number}.elsewhere.test"));
+        for (number, client) in (0..).zip(&clients) {
+            client.send(&asked(number)).unwrap();
+        }
+        // All are held until the last one is there.
+        let mut held = Vec::new();
+        while held.len() < clients.len() {
+            let mut buffer = [0; 600];
+            let (length, har) = server.upstream.recv_from(&mut buffer).unwrap();
+            buffer[2] |= 0x80;
+            // A retransmission of one that waits long is not another query.
+            if !held.iter().any(|(other, _): &(Vec<u8>, _)| other[12..] == buffer[12..length]) {
+                held.push((buffer[..length].to_vec(), har));
+            }
+        }
+        for (reply, har) in &held {
+            server.upstream.send_to(reply, *har).unwrap();
+        }
+        for (number, client) in (0..).zip(&clients) {
+            let reply = receive(client);
+            assert_eq!((id(&reply), &reply[12..]), (number, &asked(number)[12..]));
         }
     }
 }

@@ -3,17 +3,19 @@
 //! Every decision is made by [`crate::dns::inflight`]; this file opens, sends, receives, closes and reports
 //! back, and owns the random numbers and the buffers. It promises never to block, to do a bounded amount of
 //! work for each call, and to treat a socket's error like readiness: a refused connected UDP socket shows up
-//! as an error, not as readable. UDP ports are drawn at random by the kernel (a bind to port 0).
+//! as an error, not as readable. UDP ports are drawn at random by the kernel, which does so for a bind to port 0 and,
+//! by the same function, for a connect of a socket that was not bound.
 
 mod connection;
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dns::inflight::{Action, Failure, InFlight, Key};
 pub use crate::dns::inflight::{Books, Client, Route, ServerCounters, Settings};
@@ -42,6 +44,8 @@ pub struct Forwarder {
     unflushed: Vec<Key>,
     /// The time of the last call.
     last: Option<Instant>,
+    /// Whether there was a call since [`Forwarder::has_worked`] was asked.
+    worked: bool,
 }
 
 impl Forwarder {
@@ -60,6 +64,7 @@ impl Forwarder {
             unfinished: Vec::new(),
             unflushed: Vec::new(),
             last: None,
+            worked: true,
         }
     }
 
@@ -119,6 +124,13 @@ impl Forwarder {
     /// Sends what connections were given since the last call: the queries of one wake leave in one write each. To be
     /// called before waiting; a failure may leave replies behind.
     pub fn flush(&mut self, now: Instant) {
+        // Most wakes have none, and to look costs less than to call.
+        if !self.unflushed.is_empty() {
+            self.flush_all(now);
+        }
+    }
+
+    fn flush_all(&mut self, now: Instant) {
         while let Some(key) = self.unflushed.pop() {
             let Some(connection) = get(&mut self.connections, key) else { continue };
             if let Err(error) = connection.flush() {
@@ -126,6 +138,11 @@ impl Forwarder {
                 self.execute(now);
             }
         }
+    }
+
+    /// Whether [`Forwarder::next_reply`] has one.
+    pub fn has_replies(&self) -> bool {
+        self.core.has_replies()
     }
 
     /// The next reply, ready to send: the client's ID, cut to its UDP limit, no length prefix.
@@ -146,6 +163,11 @@ impl Forwarder {
         self.core.under_way()
     }
 
+    /// Whether [`Forwarder::books`] may tell something new since this was last asked.
+    pub fn has_worked(&mut self) -> bool {
+        std::mem::take(&mut self.worked)
+    }
+
     /// What became of the queries so far.
     pub fn books(&self) -> Books {
         self.core.books()
@@ -158,7 +180,7 @@ impl Forwarder {
 
     /// Does what the core wants, until it wants no more. A failure may lead to another server, of which there are few.
     fn execute(&mut self, now: Instant) {
-        self.last = Some(now);
+        (self.last, self.worked) = (Some(now), true);
         while let Some(action) = self.core.next_action() {
             let failure = match action {
                 Action::OpenSocket { socket, server } => self.open_socket(socket, server).err(),
@@ -188,8 +210,12 @@ impl Forwarder {
     }
 
     fn open_socket(&mut self, key: Key, server: SocketAddr) -> io::Result<()> {
-        let mut socket = UdpSocket::bind(SocketAddr::new(local_address(self.source, server), 0))?;
-        socket.connect(server)?;
+        let socket = Socket::new(Domain::for_address(server), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+        if let Some(source) = self.source.filter(|source| source.is_ipv4() == server.is_ipv4()) {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.connect(&server.into())?;
+        let mut socket = UdpSocket::from_std(socket.into());
         let token = Token(self.first_token + 2 * key.slot as usize);
         self.registry.register(&mut socket, token, Interest::READABLE)?;
         put(&mut self.sockets, key, socket);
@@ -286,10 +312,9 @@ impl Forwarder {
     }
 
     fn close_socket(&mut self, key: Key) {
-        if let Some(mut socket) = take(&mut self.sockets, key) {
-            // Closing takes it out of epoll; the registry is told all the same, and cannot do more about a failure.
-            let _ = self.registry.deregister(&mut socket);
-        }
+        // Closing takes it out of epoll: nobody else has it. While a check's program is being started a copy of the
+        // descriptor is open in it; what comes for it meanwhile finds the slot empty, or nothing to read there.
+        drop(take(&mut self.sockets, key));
     }
 
     fn close_stream(&mut self, key: Key) {
@@ -315,12 +340,6 @@ fn get<T>(table: &mut [Option<(Key, T)>], key: Key) -> Option<&mut T> {
 fn take<T>(table: &mut [Option<(Key, T)>], key: Key) -> Option<T> {
     let place = table.get_mut(key.slot as usize)?;
     place.take_if(|(owner, _)| *owner == key).map(|(_, value)| value)
-}
-
-/// The address to bind: the configured one where the family fits.
-fn local_address(source: Option<IpAddr>, server: SocketAddr) -> IpAddr {
-    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    source.filter(|source| source.is_ipv4() == server.is_ipv4()).unwrap_or(any)
 }
 
 /// What an error of a socket means for what was sent through it.

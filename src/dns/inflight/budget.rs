@@ -39,7 +39,8 @@ pub(super) enum Need {
 pub(super) struct Budget {
     parts: [(u32, u32); PARTS],
     current: usize,
-    started: Option<Instant>,
+    /// When the current part ends.
+    ends: Option<Instant>,
     /// Extra transmissions that the queries so far have earned and not used; a debt when negative.
     earned: f64,
     saved: f64,
@@ -48,7 +49,7 @@ pub(super) struct Budget {
 
 impl Budget {
     pub fn new() -> Budget {
-        Budget { parts: [(0, 0); PARTS], current: 0, started: None, earned: EXTRA_FLOOR, saved: SAVED, needed: 0.0 }
+        Budget { parts: [(0, 0); PARTS], current: 0, ends: None, earned: EXTRA_FLOOR, saved: SAVED, needed: 0.0 }
     }
 
     /// A query goes upstream for the first time.
@@ -89,14 +90,15 @@ impl Budget {
     }
 
     fn turn(&mut self, now: Instant) {
-        let started = *self.started.get_or_insert(now);
-        let passed = (now.saturating_duration_since(started).as_millis() / PART.as_millis()) as usize;
+        let ends = *self.ends.get_or_insert_with(|| now + PART);
+        if now < ends {
+            return;
+        }
+        let passed = 1 + (now.saturating_duration_since(ends).as_millis() / PART.as_millis()) as usize;
         for _ in 0..passed.min(PARTS) {
             self.current = (self.current + 1) % PARTS;
             self.parts[self.current] = (0, 0);
         }
-        if passed > 0 {
-            self.started = Some(started + PART * u32::try_from(passed).unwrap_or(u32::MAX));
-        }
+        self.ends = Some(ends + PART * u32::try_from(passed).unwrap_or(u32::MAX));
     }
 }

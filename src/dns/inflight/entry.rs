@@ -17,6 +17,8 @@ pub(super) struct Entry {
     pub client: Client,
     /// The client's ID.
     pub id: u16,
+    /// Its place among the clients.
+    pub hash: u64,
     /// The query as it came; its ID is overwritten by each transmission.
     pub message: Vec<u8>,
     pub question_end: usize,
@@ -81,6 +83,7 @@ impl Entry {
         Entry {
             client,
             id: 0,
+            hash: 0,
             message: Vec::new(),
             question_end: 0,
             limit: 0,
@@ -111,6 +114,11 @@ impl Entry {
     /// Name, type and class.
     pub fn question(&self) -> &[u8] {
         self.message.get(12..self.question_end).unwrap_or_default()
+    }
+
+    /// Whether a client asked this under this ID.
+    pub fn is_of(&self, client: Client, id: u16) -> bool {
+        (self.client, self.id) == (client, id)
     }
 
     pub fn is_tcp(&self) -> bool {

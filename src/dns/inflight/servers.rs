@@ -70,12 +70,12 @@ impl Server {
     /// How long an answer is waited for before something is done.
     pub fn patience(&self) -> Duration {
         let wait = self.rtt.map_or(0.0, |(rtt, deviation)| rtt + 4.0 * deviation);
-        Duration::from_secs_f64(wait).clamp(LEAST_WAIT, LONGEST_WAIT)
+        seconds(wait).clamp(LEAST_WAIT, LONGEST_WAIT)
     }
 
     /// Smoothed round trip, if one was measured.
     pub fn rtt(&self) -> Option<Duration> {
-        self.rtt.map(|(rtt, _)| Duration::from_secs_f64(rtt))
+        self.rtt.map(|(rtt, _)| seconds(rtt))
     }
 
     pub fn is_dead(&self) -> bool {
@@ -172,6 +172,11 @@ impl Server {
         }
         due
     }
+}
+
+/// A duration to the nanosecond below: rounding to the nearest one, as the library does, takes four times as long.
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_nanos((seconds * 1e9) as u64)
 }
 
 /// Who besides the dead gets a copy of a query.

@@ -62,7 +62,8 @@ pub(super) fn free_id(waiting: &[Waiting], random: u64) -> Option<u16> {
 pub(super) struct Socket {
     pub server: ServerId,
     pub waiting: Vec<Waiting>,
-    opened: Instant,
+    /// When it gets no more transmissions.
+    until: Instant,
     uses: u32,
     /// Whether it may get more transmissions.
     shared: bool,
@@ -75,7 +76,8 @@ pub(super) struct Sockets {
     /// Those of each server that may get more transmissions.
     shared: Vec<(ServerId, Vec<Key>)>,
     spare: Vec<Vec<Waiting>>,
-    window: Option<Instant>,
+    /// When the window ends.
+    window_ends: Option<Instant>,
     sent: (u32, u32),
     scratch: Vec<Key>,
 }
@@ -96,7 +98,7 @@ impl Sockets {
             let key = pool[index];
             if let Some(socket) = self.open.get_mut(key) {
                 socket.uses += 1;
-                if socket.uses >= MOST_USES || now.saturating_duration_since(socket.opened) >= LONGEST_USE {
+                if socket.uses >= MOST_USES || now >= socket.until {
                     socket.shared = false;
                     pool.swap_remove(index);
                 }
@@ -108,7 +110,7 @@ impl Sockets {
             return None;
         }
         let waiting = self.spare.pop().unwrap_or_default();
-        let key = self.open.insert(Socket { server, waiting, opened: now, uses: 1, shared: true });
+        let key = self.open.insert(Socket { server, waiting, until: now + LONGEST_USE, uses: 1, shared: true });
         match self.shared.iter_mut().find(|(id, _)| *id == server) {
             Some((_, pool)) => pool.push(key),
             None => self.shared.push((server, vec![key])),
@@ -162,9 +164,7 @@ impl Sockets {
         let mut keys = std::mem::take(&mut self.scratch);
         self.open.keys(&mut keys);
         for &key in &keys {
-            let due = |socket: &Socket| {
-                socket.waiting.is_empty() && (all || now.saturating_duration_since(socket.opened) >= LONGEST_USE)
-            };
+            let due = |socket: &Socket| socket.waiting.is_empty() && (all || now >= socket.until);
             if self.open.get(key).is_some_and(due) {
                 self.retire(key);
                 closed.push(key);
@@ -184,11 +184,10 @@ impl Sockets {
     }
 
     fn roll(&mut self, now: Instant) {
-        let start = *self.window.get_or_insert(now);
-        let passed = now.saturating_duration_since(start);
-        if passed >= WINDOW {
-            self.sent = (if passed < 2 * WINDOW { self.sent.1 } else { 0 }, 0);
-            self.window = Some(now);
+        let ends = *self.window_ends.get_or_insert_with(|| now + WINDOW);
+        if now >= ends {
+            self.sent = (if now < ends + WINDOW { self.sent.1 } else { 0 }, 0);
+            self.window_ends = Some(now + WINDOW);
         }
     }
 }

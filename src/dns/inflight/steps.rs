@@ -182,7 +182,7 @@ impl InFlight {
             let Some(free) = sockets::free_id(&connection.waiting, random()) else { return false };
             connection.waiting.push(Waiting { id: free, query: key, attempt });
             self.actions.push_back(Action::SendStream { stream, query: key, id: free });
-            self.sweep_at.get_or_insert(now + SWEEP_EVERY);
+            self.sweep_at.get_or_insert_with(|| now + SWEEP_EVERY);
             (via, id) = (Via::Tcp(stream), free);
         } else {
             let Some((socket, fresh)) = self.sockets.draw(server, exhausted, random(), now) else { return false };
@@ -254,12 +254,12 @@ impl InFlight {
     /// Learns from a reply: the server's round trip, and whether what was sent after it had been needed.
     fn book_reply(&mut self, attempt: &Attempt, superseded: bool, code: u16, bad: bool, now: Instant) {
         let Some(server) = self.servers.get_mut(attempt.server) else { return };
-        let since_last = now.saturating_duration_since(attempt.last_sent);
-        let prompt = since_last <= server.rtt().map_or(PROMPT, |rtt| PROMPT.max(2 * rtt));
+        let since_last = || now.saturating_duration_since(attempt.last_sent);
+        let prompt = || since_last() <= server.rtt().map_or(PROMPT, |rtt| PROMPT.max(2 * rtt));
         let repeated = attempt.sends > 1;
         // After a repetition, a prompt reply most likely answers that one and tells nothing about the first. Any
         // other reply, and the second of two, shows that the first was answered slowly.
-        let likely_lost = repeated && prompt && attempt.heard.is_none();
+        let likely_lost = repeated && attempt.heard.is_none() && prompt();
         // Guessing which one a late reply answers would count the wait as round trip, and lengthen the next wait by it:
         // where answers are lost and late at once that goes up without end. The second reply settles it.
         let answered_at = if repeated { attempt.heard } else { Some(now) };
@@ -404,9 +404,8 @@ impl InFlight {
         entry.wake = now + GHOST_FOR;
         self.ghosts += 1;
         self.timers.set(entry.wake, key);
-        let name = (entry.client, entry.id);
-        if self.clients.get(&name) == Some(&key) {
-            self.clients.remove(&name);
+        if let Client::Udp { .. } = entry.client {
+            self.clients.remove(entry.hash, key);
         }
     }
 
@@ -536,10 +535,8 @@ impl InFlight {
         }
         if entry.ghost {
             self.ghosts -= 1;
-        } else if let Client::Udp { .. } = entry.client
-            && self.clients.get(&(entry.client, entry.id)) == Some(&key)
-        {
-            self.clients.remove(&(entry.client, entry.id));
+        } else if let Client::Udp { .. } = entry.client {
+            self.clients.remove(entry.hash, key);
         }
         if self.spare_entries.len() < SPARE.0 && entry.message.capacity().max(entry.best.capacity()) <= SPARE.1 {
             self.spare_entries.push(entry);
@@ -552,7 +549,7 @@ impl InFlight {
                 if self.sockets.release(socket, id) {
                     self.actions.push_back(Action::CloseSocket { socket });
                 } else {
-                    self.sweep_at.get_or_insert(now + SWEEP_EVERY);
+                    self.sweep_at.get_or_insert_with(|| now + SWEEP_EVERY);
                 }
             }
             Via::Tcp(stream) => self.streams.release(stream, id, now),

@@ -1,5 +1,6 @@
 //! Single situations of the core, step by step.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::*;

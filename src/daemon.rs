@@ -234,10 +234,10 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: 
         }),
         beat: Box::new(move |sleep| beating.beat(sleep)),
         watch_files: Box::new(move |paths| watch.files(paths)),
-        collect: Box::new(move |batch| {
+        collect: Box::new(move |batch, extent| {
             let Shared { tallies, config, upstreams } = &mut *lock(&collecting);
             let listed = lock(upstreams).clone();
-            let beyond_loopback = tallies.collect(&listed, config, batch);
+            let beyond_loopback = tallies.collect(&listed, config, extent, batch);
             let books = tallies.books();
             let unanswered = books.expired + books.shed;
             let traffic = Traffic { asked: books.admitted, answered: books.answered, unanswered };

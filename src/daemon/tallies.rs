@@ -13,6 +13,8 @@ use std::sync::atomic::Ordering;
 use crate::config::Config;
 use crate::dns::answer::{Kind, QueryKind};
 use crate::health::Time;
+use crate::os;
+use crate::poll::pace::Extent;
 use crate::serve::counters::{NameTable, Totals};
 use crate::serve::upstream::{Books, ServerCounters};
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
@@ -112,19 +114,36 @@ impl Tallies {
         self.table()
     }
 
-    /// Adds what changed to a batch. `true` when an upstream beyond loopback answered since the last call.
+    /// Adds what changed to a batch, of the names if they are asked for. `true` when an upstream beyond loopback answered since the last call.
     pub fn collect(
         &mut self,
         upstreams: &[(SocketAddr, Arc<ServerCounters>)],
         config: &Config,
+        extent: Extent,
         batch: &mut Batch,
     ) -> bool {
         // Before the counters are read: a query that comes after that is told of.
         self.totals.be_told();
         self.settle();
+        if extent == Extent::Names {
+            self.collect_names(batch);
+        }
+        let everything = batch.complete;
+        for (word, count) in totals(&self.totals) {
+            let count = count + self.totals_before.get(&word).copied().unwrap_or_default();
+            if everything || self.totals_handed.get(&word) != Some(&count) {
+                self.totals_handed.insert(word.clone(), count);
+                batch.counters.push((word, count));
+            }
+        }
+        self.collect_upstreams(upstreams, config, batch)
+    }
+
+    fn collect_names(&mut self, batch: &mut Batch) {
         let everything = batch.complete;
         self.handed.resize(self.current.names.len(), NameCounters::default());
         for (index, name) in self.current.names.iter().enumerate() {
+            os::breathe(index);
             let mut counters = self.current.read(index);
             for old in &self.replaced {
                 if let Some(at) = old.place(index, name) {
@@ -139,14 +158,6 @@ impl Tallies {
                 batch.name_counters.push((Arc::clone(name), counters));
             }
         }
-        for (word, count) in totals(&self.totals) {
-            let count = count + self.totals_before.get(&word).copied().unwrap_or_default();
-            if everything || self.totals_handed.get(&word) != Some(&count) {
-                self.totals_handed.insert(word.clone(), count);
-                batch.counters.push((word, count));
-            }
-        }
-        self.collect_upstreams(upstreams, config, batch)
     }
 
     /// Takes the last counts of tables that the loop no longer holds.
@@ -359,7 +370,7 @@ mod tests {
         let mut tallies = Tallies::new(&config, &stored, Arc::new(Totals::default()));
         let mut collect = |upstreams: &[(SocketAddr, Arc<ServerCounters>)], complete| {
             let mut batch = Batch { complete, ..Batch::default() };
-            tallies.collect(upstreams, &config, &mut batch);
+            tallies.collect(upstreams, &config, Extent::Names, &mut batch);
             batch.upstreams
         };
         let counters = || {

@@ -60,20 +60,37 @@ pub(super) struct Table {
     keys: Box<[u8]>,
 }
 
-/// One place of the table: 12 bytes, so that 10,000 names stay within the second-level cache.
-#[derive(Clone, Copy, Debug)]
+/// One place of the table: eight bytes, of which none lie in another cache line, so that those of 10,000 names stay
+/// within the second-level cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
-    hash: u32,
+    /// Where the key is.
     key: u32,
-    value: u32,
+    /// The value, and above it what tells most other keys apart without a look at them.
+    tagged: u32,
 }
 
-/// Marks a slot without a key. No configuration comes near so many names.
-const VACANT: Slot = Slot { hash: 0, key: 0, value: u32::MAX };
+/// Marks a slot without a key.
+const VACANT: Slot = Slot { key: 0, tagged: u32::MAX };
+/// Values are below this. No configuration comes near so many names.
+const VALUES: u32 = (1 << TAG_SHIFT) - 1;
+/// Where the tag begins. Tables of up to as many slots take the rest of the hash for the place.
+const TAG_SHIFT: u32 = 24;
+
+impl Slot {
+    fn has_tag_of(self, hash: u32) -> bool {
+        (self.tagged ^ hash) >> TAG_SHIFT == 0
+    }
+
+    fn value(self) -> u32 {
+        self.tagged & VALUES
+    }
+}
 
 impl Table {
     /// A table of lower-case wire names; the first of equal ones counts.
     pub fn new<'a>(entries: impl Iterator<Item = (&'a [u8], u32)> + Clone) -> Table {
+        let entries = entries.filter(|(_, value)| *value < VALUES);
         let count = entries.clone().count();
         if count == 0 {
             return Table::default();
@@ -89,11 +106,11 @@ impl Table {
             let mut at = hash as usize & (table.slots.len() - 1);
             loop {
                 let slot = &mut table.slots[at];
-                if slot.value == VACANT.value {
-                    *slot = Slot { hash, key: start as u32, value };
+                if *slot == VACANT {
+                    *slot = Slot { key: start as u32, tagged: hash & !VALUES | value };
                     break;
                 }
-                if slot.hash == hash && key_at(&keys, slot.key) == key {
+                if slot.has_tag_of(hash) && key_at(&keys, slot.key) == key {
                     keys.truncate(start);
                     break;
                 }
@@ -114,11 +131,11 @@ impl Table {
         let mut at = hash as usize & mask;
         loop {
             let slot = self.slots[at & mask];
-            if slot.value == VACANT.value {
+            if slot == VACANT {
                 return None;
             }
-            if slot.hash == hash && key_at(&self.keys, slot.key) == key {
-                return Some(slot.value);
+            if slot.has_tag_of(hash) && key_at(&self.keys, slot.key) == key {
+                return Some(slot.value());
             }
             at += 1;
         }

@@ -472,7 +472,7 @@ pub struct AnswerRecord {
     /// What is answered, best first; empty when nothing is.
     pub addresses: Vec<IpAddr>,
     /// One word for the way it came about: `ranked`, `not-known-yet`, `all-down`, `held`, `panic`,
-    /// `pinned`, `bypass`, `observe`, `empty`, `no-address`.
+    /// `pinned`, `bypass`, `empty`, `no-address`.
     pub basis: String,
     /// Why, in a sentence.
     pub reason: String,

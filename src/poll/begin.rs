@@ -14,7 +14,7 @@ use super::catalogue::Catalogue;
 use super::jobs::Crew;
 use super::ledger::Ledger;
 use super::loops::Loops;
-use super::pace::Pace;
+use super::pace::{NameRounds, Pace};
 use super::refit::{self, Known, Searches};
 use super::tally::Tally;
 use super::{Certificates, Heard, Link, Message, Poller};
@@ -129,6 +129,7 @@ impl Poller {
             certificates: Certificates::default(),
             started: now,
             pace: Pace::new(now),
+            name_rounds: NameRounds::default(),
             next_follow: None,
             files_watched: false,
             ready: false,
@@ -156,7 +157,7 @@ fn deaf() -> Link {
         publish: Box::new(|_| {}),
         beat: Box::new(|_| {}),
         watch_files: Box::new(|_| false),
-        collect: Box::new(|_| Heard::default()),
+        collect: Box::new(|_, _| Heard::default()),
         heard: Box::new(|| false),
         asked: Box::new(|_| Vec::new()),
         rest: Box::new(|_| {}),

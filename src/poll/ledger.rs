@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::firsts::Firsts;
 use super::tally::Key;
 use crate::config::values::in_names;
 use crate::config::{Config, Mode};
@@ -14,6 +15,7 @@ use crate::health::events::utc;
 use crate::health::resolution::LookupResult;
 use crate::health::roster::Roster;
 use crate::health::{CandidateSpec, CheckResult, Event, EventKind, Host, Select, Time};
+use crate::os;
 use crate::store::{Batch, CandidateRow, DaemonRow, EndpointKey, NameRow, ResultRow, Stored};
 
 /// The counter of checks that began late.
@@ -32,6 +34,7 @@ pub struct Ledger {
     /// Late checks of the processes before this one.
     late_before: u64,
     keep_results: bool,
+    firsts: Firsts,
 }
 
 /// A host name among the candidates.
@@ -65,6 +68,7 @@ impl Ledger {
             events: vec![started(config, stored, now)],
             late_before: stored.counters.iter().find(|(key, _)| key == CHECKS_LATE).map_or(0, |(_, count)| *count),
             keep_results: true,
+            firsts: Firsts::default(),
         };
         ledger.configure(config, roster);
         ledger
@@ -72,6 +76,7 @@ impl Ledger {
 
     /// Takes over the candidates of a configuration; what look-ups said of those that stay is kept.
     pub fn configure(&mut self, config: &Config, roster: &Roster) {
+        self.firsts = Firsts::default();
         self.hosts.values_mut().for_each(|host| host.users.clear());
         self.changed.clear();
         self.keep_results = !config.server.history.is_zero();
@@ -157,7 +162,7 @@ impl Ledger {
             self.chosen.remove(key);
         }
         batch.candidates = self.changed_candidates(roster);
-        batch.events = roster.take_events();
+        batch.events = self.firsts.thin_out(roster.take_events());
         batch.events.append(&mut self.events);
         batch.results = std::mem::take(&mut self.results);
     }
@@ -194,7 +199,8 @@ impl Ledger {
     /// Adds the count of late checks, and how often addresses were given since the last call.
     pub fn given(&mut self, roster: &Roster, given: Vec<(Key, u64)>, batch: &mut Batch) {
         batch.counters.push((CHECKS_LATE.to_owned(), self.late_before + roster.late_checks()));
-        for ((name, address), more) in given {
+        for (row, ((name, address), more)) in given.into_iter().enumerate() {
+            os::breathe(row);
             // An address that two candidates of a name share is counted for the one that ranks first.
             let Some((name, host)) = roster.endpoint_of(name, address) else { continue };
             let key = EndpointKey { name, host, address };
@@ -206,6 +212,7 @@ impl Ledger {
 
     /// Adds the daemon's row.
     pub fn heartbeat(&mut self, batch: &mut Batch, note: &str, now: Time) {
+        batch.events.extend(self.firsts.sum(now));
         self.daemon.heartbeat_at = now;
         note.clone_into(&mut self.daemon.note);
         batch.daemon = Some(self.daemon.clone());

@@ -13,6 +13,7 @@ pub mod checks;
 mod connect;
 pub mod discovery;
 mod exec;
+mod firsts;
 mod http;
 mod http_connector;
 pub mod jobs;
@@ -56,7 +57,7 @@ use certificates::Certificates;
 use jobs::{Crew, Done};
 use ledger::Ledger;
 use loops::{Loops, Traffic};
-use pace::Pace;
+use pace::{Extent, NameRounds, Pace};
 use refit::Searches;
 use tally::Tally;
 use upstreams::shown;
@@ -161,6 +162,9 @@ pub enum Publication {
 /// From names to when each was last asked for; `None` = never.
 pub type LastAsked = dyn FnMut(&[usize]) -> Vec<Option<Time>> + Send;
 
+/// Adds the event loop's counters to a batch.
+pub type Collect = dyn FnMut(&mut Batch, Extent) -> Heard + Send;
+
 /// Marks names.
 pub type Rest = dyn FnMut(&[usize]) + Send;
 
@@ -173,7 +177,7 @@ pub struct Link {
     /// From now on [`Message::FilesChanged`] tells of these paths. `false` when it may not.
     pub watch_files: Box<dyn Fn(Vec<PathBuf>) -> bool + Send>,
     /// Adds the event loop's counters to a batch, and tells how forwarding goes.
-    pub collect: Box<dyn FnMut(&mut Batch) -> Heard + Send>,
+    pub collect: Box<Collect>,
     /// Whether an upstream beyond loopback answered since this or `collect` was last called.
     pub heard: Box<dyn FnMut() -> bool + Send>,
     /// When each of these names (indices in the configuration last published) was last asked for in this process.
@@ -206,6 +210,7 @@ pub struct Poller {
     certificates: Certificates,
     started: Time,
     pace: Pace,
+    name_rounds: NameRounds,
     /// When the files that list the upstream servers are looked at though nobody told of a change; `None` = there are
     /// none.
     next_follow: Option<Time>,
@@ -363,10 +368,10 @@ impl Poller {
         self.report_ready(now);
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, &mut batch);
-        tell(&batch.events);
         if self.pace.is_due(now) {
             self.housekeeping(&mut batch, now);
         }
+        tell(&batch.events);
         self.persist(batch);
         self.watch_loops(now);
         if self.next_follow.is_some_and(|due| due <= now) {
@@ -395,7 +400,7 @@ impl Poller {
         }
         self.follow_wall_clock(now);
         self.let_rest(now);
-        self.count(batch, now);
+        self.count(batch, self.name_rounds.extent(now), now);
         if self.ready && now.since(self.started) >= TRIM_AFTER && std::mem::take(&mut self.untrimmed) {
             memory::give_back();
         }
@@ -428,14 +433,24 @@ impl Poller {
     }
 
     /// Counters and the heartbeat, with the status line of this moment.
-    fn count(&mut self, batch: &mut Batch, now: Time) {
+    fn count(&mut self, batch: &mut Batch, extent: Extent, now: Time) {
         self.report_status();
-        let heard = (self.link.collect)(batch);
+        let heard = (self.link.collect)(batch, extent);
+        let given = match extent {
+            Extent::Names => {
+                self.name_rounds.done(batch.name_counters.len(), now);
+                self.tally.collect()
+            }
+            Extent::Totals => Vec::new(),
+        };
+        if let Some(due) = self.name_rounds.due() {
+            self.pace.not_after(due);
+        }
         if heard.beyond_loopback {
             self.roster.upstream_answered(now);
         }
         self.loops.note(heard.traffic, now);
-        self.ledger.given(&self.roster, self.tally.collect(), batch);
+        self.ledger.given(&self.roster, given, batch);
         self.ledger.heartbeat(batch, &self.status, now);
     }
 
@@ -495,8 +510,8 @@ impl Poller {
     fn write_everything(&mut self, now: Time) {
         let mut batch = Batch::default();
         self.ledger.everything(&mut self.roster, &self.config, &mut batch);
+        self.count(&mut batch, Extent::Names, now);
         tell(&batch.events);
-        self.count(&mut batch, now);
         self.persist(batch);
     }
 
@@ -508,8 +523,8 @@ impl Poller {
         let words = format!("har {} stopped", env!("CARGO_PKG_VERSION"));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
         self.ledger.changes(&mut self.roster, &mut batch);
+        self.count(&mut batch, Extent::Names, now);
         tell(&batch.events);
-        self.count(&mut batch, now);
         self.ledger.stopped(&mut batch, now);
         self.persist(batch);
         if !self.writer.stop(LAST_WRITE) {

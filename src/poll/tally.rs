@@ -4,7 +4,6 @@
 //! knows which addresses a turn holds. A turn that was replaced is read until the event loop has let go of it,
 //! so that no answer is lost between two versions.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,6 @@ pub type Key = (usize, IpAddr);
 #[derive(Default)]
 pub struct Tally {
     turns: Vec<Watched>,
-    counts: HashMap<Key, u64>,
 }
 
 struct Watched {
@@ -34,9 +32,9 @@ impl Tally {
         given
     }
 
-    /// What was given since the last call, by name and address; turns that nobody holds any more are let go.
+    /// What was given since the last call, in the order of names and addresses; turns that nobody holds any more are let go.
     pub fn collect(&mut self) -> Vec<(Key, u64)> {
-        let counts = &mut self.counts;
+        let mut counts: Vec<(Key, u64)> = Vec::new();
         self.turns.retain_mut(|turn| {
             // The order matters: what the loop adds before it lets go must be seen by the read below.
             let held = Arc::strong_count(&turn.given) > 1;
@@ -44,9 +42,7 @@ impl Tally {
             let more = given - turn.seen;
             turn.seen = given;
             if more > 0 {
-                for &address in &turn.addresses {
-                    *counts.entry((turn.name, address)).or_default() += more;
-                }
+                counts.extend(turn.addresses.iter().map(|&address| ((turn.name, address), more)));
             }
             held
         });
@@ -54,7 +50,14 @@ impl Tally {
         if self.turns.len() < self.turns.capacity() / 2 {
             self.turns.shrink_to_fit();
         }
-        self.counts.drain().collect()
+        // In order, since what is looked up for each lies in that order, too.
+        counts.sort_unstable_by_key(|(key, _)| *key);
+        counts.dedup_by(|(key, more), (before, sum)| {
+            let same = key == before;
+            *sum += if same { *more } else { 0 };
+            same
+        });
+        counts
     }
 }
 
@@ -70,13 +73,11 @@ mod tests {
         first.fetch_add(3, Ordering::Relaxed);
         let second = tally.watch(0, &[two]);
         second.fetch_add(1, Ordering::Relaxed);
-        let mut counts = tally.collect();
-        counts.sort();
+        let counts = tally.collect();
         assert_eq!(counts, [((0, one), 3), ((0, two), 4)]);
         first.fetch_add(2, Ordering::Relaxed);
         drop(first);
-        let mut counts = tally.collect();
-        counts.sort();
+        let counts = tally.collect();
         assert_eq!(counts, [((0, one), 2), ((0, two), 2)]);
         assert_eq!(tally.turns.len(), 1, "the first turn is let go");
         assert!(tally.collect().is_empty());

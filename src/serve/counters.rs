@@ -148,16 +148,21 @@ impl NameTable {
     }
 }
 
-/// Counters of one name.
+/// Kinds of replies that a configured name gets: the first of [`Kind::ALL`].
+const KINDS_OF_A_NAME: usize = 6;
+
+/// Counters of one name. In this order and at this alignment a query that is answered with addresses writes to one cache
+/// line: among 10,000 names that is what counting costs.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct NameCounters {
     /// Set by the poller when it lets the name rest, cleared by the loop with the query that ends the rest.
     pub idle: AtomicBool,
+    asked_ms: AtomicU64,
+    queries: [Count; QueryKind::ALL.len()],
+    answers: [Count; KINDS_OF_A_NAME],
     /// Queries forwarded, whatever their type.
     pub forwarded: Count,
-    queries: [Count; QueryKind::ALL.len()],
-    answers: [Count; Kind::ALL.len()],
-    asked_ms: AtomicU64,
 }
 
 impl NameCounters {
@@ -190,5 +195,28 @@ impl NameCounters {
         if let Some(count) = self.answers.get(kind as usize) {
             count.add();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn a_query_with_an_answer_is_counted_in_one_cache_line() {
+        let end = offset_of!(NameCounters, answers) + size_of::<Count>() * (Kind::Stale as usize + 1);
+        assert!(end <= 64 && align_of::<NameCounters>() == 64, "{end}");
+        assert!(size_of::<NameCounters>() <= 128, "{}", size_of::<NameCounters>());
+    }
+
+    #[test]
+    fn each_kind_of_a_name_has_its_place() {
+        let name = NameCounters::default();
+        for (times, kind) in (1..).zip(Kind::ALL) {
+            (0..times).for_each(|_| name.count_answer(kind));
+        }
+        assert_eq!(Kind::ALL.map(|kind| name.answers(kind)), [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0]);
     }
 }

@@ -6,10 +6,13 @@
 use rusqlite::Connection;
 
 /// The version this har writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
-/// `STEPS[n]` leads from version n to n + 1; the first is the whole schema, for a new file.
-const STEPS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+/// The whole schema of [`VERSION`], for a new file.
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// `STEPS[n]` leads from version n + 1 to n + 2.
+const STEPS: [&str; VERSION as usize - 1] = [include_str!("migrate-2.sql")];
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +34,21 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Found> {
     if version <= 0 && tables(connection)? > 0 {
         return Ok(Found::Foreign);
     }
-    for (step, sql) in STEPS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0)) {
-        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        transaction.execute_batch(sql)?;
-        transaction.pragma_update(None, "user_version", step as i64 + 1)?;
-        transaction.commit()?;
+    if version <= 0 {
+        advance(connection, SCHEMA, VERSION)?;
+        return Ok(Found::Current);
+    }
+    for (reached, sql) in (2..).zip(STEPS).filter(|(reached, _)| *reached > version) {
+        advance(connection, sql, reached)?;
     }
     Ok(Found::Current)
+}
+
+fn advance(connection: &mut Connection, sql: &str, reached: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute_batch(sql)?;
+    transaction.pragma_update(None, "user_version", reached)?;
+    transaction.commit()
 }
 
 /// The version a file states.

@@ -15,6 +15,7 @@ use super::repair::Trouble;
 use super::time::to_text;
 use super::{EVENT_ROWS, RESULT_ROWS, SLOT_S, SUMMARY_DAYS};
 use crate::health::{AnswerRecord, EndpointRecord, Event, Family, Host, Outcome, Time};
+use crate::os;
 
 /// Old rows that one transaction deletes at least, when there are any: a few milliseconds of work.
 const PRUNE_STEP: i64 = 500;
@@ -101,7 +102,8 @@ pub(super) fn save(
     }
     names(connection, pending, base, &mut saved)?;
     candidates(connection, pending, &mut saved)?;
-    for (key, record) in &pending.endpoints {
+    for (row, (key, record)) in pending.endpoints.iter().enumerate() {
+        os::breathe(row);
         match record {
             Some(record) => drop(saved.pass("address", endpoint(connection, record, base))?),
             None => remove(connection, key)?,
@@ -179,7 +181,7 @@ fn sweep(connection: &Connection, pending: &Pending) -> rusqlite::Result<()> {
     drop_others(connection, "candidate", ["name", "host"], |[name, of]| {
         pending.candidates.contains_key(&(name.into(), host(of)))
     })?;
-    drop_others(connection, "address", ["name", "host", "address"], |[name, of, address]| {
+    drop_others(connection, "endpoint", ["name", "host", "address"], |[name, of, address]| {
         let key = address.parse().map(|address| EndpointKey { name: name.into(), host: host(of), address });
         key.is_ok_and(|key| pending.endpoints.get(&key).is_some_and(Option::is_some))
     })?;
@@ -257,7 +259,8 @@ fn names(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Sa
         "UPDATE name SET queries_a = ?2, queries_aaaa = ?3, queries_other = ?4, answers_ranked = ?5,
              answers_stale = ?6, answers_empty = ?7, answers_servfail = ?8, answers_forwarded = ?9 WHERE name = ?1",
     )?;
-    for (name, counted) in &pending.name_counters {
+    for (row, (name, counted)) in pending.name_counters.iter().enumerate() {
+        os::breathe(row);
         let counted = base.name(name, counted);
         let [a, aaaa, other] = counted.queries.map(|count| count as i64);
         let [ranked, stale, empty, servfail, forwarded] = counted.answers.map(|count| count as i64);
@@ -293,7 +296,7 @@ fn endpoint(connection: &Connection, record: &EndpointRecord, base: &Base) -> ru
     let counts = base.outcomes(record).map(|count| count as i64);
     connection
         .prepare_cached(
-            "INSERT INTO address (name, host, address, family, checks_defined, state, since, successes, failures, window,
+            "INSERT INTO endpoint (name, host, address, family, checks_defined, state, since, successes, failures, window,
                  window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome,
                  last_error, interval_ms, stale, resolved_at, rank, chosen, standing,
                  ok, timeout, connect_error, tls_error, response_error, other_error, local_error,
@@ -353,7 +356,7 @@ fn endpoint(connection: &Connection, record: &EndpointRecord, base: &Base) -> ru
 
 fn remove(connection: &Connection, key: &EndpointKey) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("DELETE FROM address WHERE name = ?1 AND host = ?2 AND address = ?3")?
+        .prepare_cached("DELETE FROM endpoint WHERE name = ?1 AND host = ?2 AND address = ?3")?
         .execute(params![key.name, key.host.to_string(), key.address.to_string()])?;
     Ok(())
 }
@@ -377,9 +380,11 @@ fn answer(connection: &Connection, row: &AnswerRecord) -> rusqlite::Result<()> {
 }
 
 fn counters(connection: &Connection, pending: &Pending, base: &Base, saved: &Saved) -> rusqlite::Result<()> {
-    let mut statement = connection
-        .prepare_cached("UPDATE address SET times_chosen = ?4 WHERE name = ?1 AND host = ?2 AND address = ?3")?;
-    for (key, times) in &pending.times_chosen {
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO given SELECT id, ?4 FROM endpoint WHERE name = ?1 AND host = ?2 AND address = ?3",
+    )?;
+    for (row, (key, times)) in pending.times_chosen.iter().enumerate() {
+        os::breathe(row);
         let times = base.times_chosen(key, *times);
         statement.execute(params![key.name, key.host.to_string(), key.address.to_string(), times as i64])?;
     }

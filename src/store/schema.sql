@@ -1,4 +1,4 @@
--- The state file of har, version 1. An operator reads it with `sqlite3 -readonly /var/lib/har/har.db`.
+-- The state file of har, version 2. An operator reads it with `sqlite3 -readonly /var/lib/har/har.db`.
 --
 -- Times are UTC text (2026-11-21T06:45:00.123Z), durations are milliseconds in columns that end in _ms.
 -- Columns with a word are 'up', 'ok', … as in the log. Yes and no are 1 and 0.
@@ -47,7 +47,7 @@ CREATE TABLE answer (
     name      TEXT NOT NULL,
     family    TEXT NOT NULL CHECK (family IN ('A', 'AAAA')),
     addresses TEXT NOT NULL,                 -- best first, separated by spaces; '' when nothing is answered
-    basis     TEXT NOT NULL,                 -- ranked, not-known-yet, all-down, held, panic, pinned, bypass, observe, empty, no-address
+    basis     TEXT NOT NULL,                 -- ranked, not-known-yet, all-down, held, panic, pinned, bypass, empty, no-address
     reason    TEXT NOT NULL,                 -- why, in a sentence
     since     TEXT NOT NULL,
     last_good TEXT NOT NULL,                 -- last answered while something was fit
@@ -66,8 +66,9 @@ CREATE TABLE candidate (
     PRIMARY KEY (name, host)
 ) STRICT, WITHOUT ROWID;
 
--- Every address of every candidate of every name: its health, its place and its counters.
-CREATE TABLE address (
+-- Every address of every candidate of every name: its health, its place and what its checks came to. To be looked at
+-- through the view `address`.
+CREATE TABLE endpoint (
     id             INTEGER PRIMARY KEY,
     name           TEXT    NOT NULL,
     host           TEXT    NOT NULL,
@@ -100,7 +101,6 @@ CREATE TABLE address (
     over_limit     INTEGER NOT NULL,         -- 1 = slower than max_latency, not yet back below 0.9 of it
     reported_priority INTEGER,               -- by its check; -1 = not to be used
     certificate_days INTEGER,                -- until its certificate expires, as last found by a tls check
-    times_chosen   INTEGER NOT NULL DEFAULT 0,   -- answers that carried it
     ok             INTEGER NOT NULL,         -- results so far, by outcome
     timeout        INTEGER NOT NULL,
     connect_error  INTEGER NOT NULL,
@@ -110,6 +110,18 @@ CREATE TABLE address (
     local_error    INTEGER NOT NULL,         -- this host's own trouble: says nothing about the candidate
     UNIQUE (name, host, address)
 ) STRICT;
+
+-- How often each of them was given out; no row = never. Apart, since traffic alone changes it: in the wide rows a counter
+-- of eight bytes would rewrite the page that it lies on.
+CREATE TABLE given (
+    endpoint_id  INTEGER PRIMARY KEY,        -- of endpoint
+    times_chosen INTEGER NOT NULL            -- answers that carried it
+) STRICT;
+
+CREATE TRIGGER endpoint_gone AFTER DELETE ON endpoint
+BEGIN
+    DELETE FROM given WHERE endpoint_id = old.id;
+END;
 
 -- What an operator ordered: plain INSERT and DELETE work too and take effect within a second.
 CREATE TABLE override (
@@ -202,13 +214,24 @@ CREATE TABLE upstream (
     PRIMARY KEY (address, route)
 ) STRICT, WITHOUT ROWID;
 
+-- Every address of every candidate of every name, with all that is known of it.
+CREATE VIEW address AS
+SELECT e.id, e.name, e.host, e.address, e.family, e.checks_defined, e.state, e.since, e.successes, e.failures,
+       e.window, e.window_len, e.latency_ms, e.deviation_ms, e.connect_ms, e.first_byte_ms, e.total_ms,
+       e.last_check, e.last_outcome, e.last_error, e.interval_ms, e.stale, e.resolved_at, e.rank, e.chosen,
+       e.standing, e.drained, e.forced, e.keeps_place, e.over_limit, e.reported_priority, e.certificate_days,
+       coalesce(g.times_chosen, 0) AS times_chosen, e.ok, e.timeout, e.connect_error, e.tls_error,
+       e.response_error, e.other_error, e.local_error
+FROM endpoint e
+LEFT JOIN given g ON g.endpoint_id = e.id;
+
 -- Every ranked address with its place: the table to look at first.
 CREATE VIEW ranking AS
 SELECT name, family, rank, host, address, state, chosen, latency_ms, connect_ms, total_ms,
        ok + timeout + connect_error + tls_error + response_error + other_error AS checks,
        timeout + connect_error + tls_error + response_error + other_error AS failures,
        last_check, last_error, standing
-FROM address
+FROM endpoint
 ORDER BY name, family, rank IS NULL, rank, host, address;
 
 -- A line for each name: what is answered now and why.
@@ -221,9 +244,9 @@ SELECT n.name,
        coalesce(b.addresses, '') AS aaaa,
        coalesce(b.reason, 'not looked up yet') AS aaaa_reason,
        b.since AS aaaa_since,
-       (SELECT count(*) FROM address x WHERE x.name = n.name) AS addresses,
-       (SELECT count(*) FROM address x WHERE x.name = n.name AND x.state = 'up') AS up,
-       (SELECT count(*) FROM address x WHERE x.name = n.name AND x.state = 'down') AS down,
+       (SELECT count(*) FROM endpoint x WHERE x.name = n.name) AS addresses,
+       (SELECT count(*) FROM endpoint x WHERE x.name = n.name AND x.state = 'up') AS up,
+       (SELECT count(*) FROM endpoint x WHERE x.name = n.name AND x.state = 'down') AS down,
        n.queries_a + n.queries_aaaa + n.queries_other AS queries
 FROM name n
 LEFT JOIN answer a ON a.name = n.name AND a.family = 'A'

@@ -29,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("health", &[]),
     ("serve", &["dns", "os", "mailbox"]),
     ("poll", &["health", "dns", "store", "config", "mailbox", "os"]),
-    ("store", &["health", "dns"]),
+    ("store", &["health", "dns", "os"]),
     ("config", &["dns", "health"]),
     ("mailbox", &[]),
     // Only for the type of health's time, which the clock gives.

@@ -40,9 +40,9 @@ fn warm() -> Har {
     har.until_sql("SELECT count(*) FROM address", |count| count == "50000");
     assert!(har.stop().success());
     let file = Connection::open(har.state_path()).expect("own file");
-    let third = "(SELECT host FROM candidate WHERE candidate.name = address.name AND position = 2)";
+    let third = "(SELECT host FROM candidate WHERE candidate.name = endpoint.name AND position = 2)";
     let all_up = format!(
-        "UPDATE address SET state = 'up', since = '2020-01-01T00:00:00.000Z', successes = 9, failures = 0, window = 511,
+        "UPDATE endpoint SET state = 'up', since = '2020-01-01T00:00:00.000Z', successes = 9, failures = 0, window = 511,
              window_len = 9, deviation_ms = 0.5, last_outcome = 'ok', last_error = NULL, interval_ms = 21600000,
              last_check = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), keeps_place = FALSE, over_limit = FALSE,
              latency_ms = CASE WHEN host = {third} THEN 2.0 ELSE 20.0 END"

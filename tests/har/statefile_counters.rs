@@ -157,3 +157,50 @@ fn checks_are_counted_by_outcome() {
         assert_eq!(of_column, recorded, "{address}: each result once");
     }
 }
+
+/// More names than are counted every second.
+const MANY: usize = 1200;
+
+fn many_names() -> String {
+    let name = |number| {
+        format!("\"n{number}.example\" = {{ check = \"none\", candidates = [\"192.0.2.7\", \"192.0.2.8\"] }}\n")
+    };
+    (0..MANY).fold("[names]\n".to_owned(), |all, number| all + &name(number))
+}
+
+#[test]
+fn many_names_are_counted_in_time_and_to_the_last_query() {
+    let mut har = har().names(&many_names()).start();
+    let ask_all = |har: &Har| {
+        for number in 0..MANY {
+            assert!(!har.udp(&encode(&question(&format!("n{number}.example"), RecordType::A))).is_empty());
+        }
+    };
+    let counts = "SELECT min(queries_a), max(queries_a), (SELECT min(n) FROM (SELECT sum(times_chosen) AS n FROM address \
+                  GROUP BY name)) FROM name WHERE name <> 'n0.example'";
+    for round in 1..=2 {
+        ask_all(&har);
+        let (asked, round) = (Instant::now(), round.to_string());
+        wait_for("the counters", || (har.sql(counts)[0] == [&*round, &*round, &*round]).then_some(()));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    }
+    // A moment after a look, and stopped before the next.
+    ask_all(&har);
+    assert!(har.stop().success());
+    assert_eq!(har.sql(counts), [["3", "3", "3"]]);
+}
+
+#[test]
+fn first_answers_of_many_names_do_not_fill_the_events() {
+    let mut har = har().names(&many_names()).start();
+    let told = "SELECT count(*) FROM event WHERE kind = 'answer'";
+    let sum = format!("{} more first answers", MANY - 100);
+    let summed = format!("SELECT count(*) FROM event WHERE kind = 'daemon' AND reason LIKE '{sum}%'");
+    har.until_sql(&summed, |count| count == "1");
+    assert_eq!(har.sql(told), [["100"]]);
+    assert!(har.log().contains(&sum), "{}", har.log());
+    assert!(har.stop().success());
+    har.start();
+    har.until_sql("SELECT count(*) FROM event WHERE reason LIKE '%the last run was stopped%'", |count| count == "1");
+    assert_eq!(har.sql("SELECT count(*) FROM event WHERE kind = 'answer' OR reason LIKE '%first answers%'"), [["101"]]);
+}

@@ -57,13 +57,22 @@ fn the_first_of_equal_keys_counts() {
 }
 
 #[test]
+fn a_slot_holds_all_values_but_the_one_that_marks_a_vacant_one() {
+    let keys: Vec<[u8; 3]> = (b'a'..=b'z').map(|letter| [1, letter, 0]).collect();
+    let table = Table::new(keys.iter().map(|key| (&key[..], VALUES - 1)));
+    assert!(keys.iter().all(|key| table.find(key) == Some(VALUES - 1)));
+    assert_eq!(Table::new([(&b"\x01a\0"[..], VALUES)].into_iter()).find(b"\x01a\0"), None);
+    assert_eq!(size_of::<Slot>(), 8);
+}
+
+#[test]
 fn probes_stay_short_with_many_names() {
     let keys: Vec<HostName> = (0..10_000).map(|n| format!("host-{n}.pool.example.com").parse().unwrap()).collect();
     let table = Table::new(keys.iter().map(HostName::as_wire).zip(0..));
     let mask = table.slots.len() - 1;
     let mut distances: Vec<usize> = Vec::new();
-    for (at, slot) in table.slots.iter().enumerate().filter(|(_, slot)| slot.value != VACANT.value) {
-        distances.push(at.wrapping_sub(slot.hash as usize) & mask);
+    for (at, slot) in table.slots.iter().enumerate().filter(|(_, slot)| **slot != VACANT) {
+        distances.push(at.wrapping_sub(hash(key_at(&table.keys, slot.key)) as usize) & mask);
     }
     assert_eq!(distances.len(), keys.len());
     assert!(distances.iter().sum::<usize>() < keys.len(), "more than one extra probe a name on average");

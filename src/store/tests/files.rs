@@ -115,7 +115,7 @@ fn a_table_with_a_broken_page_does_not_lose_the_overrides() {
     let path = folder.path().join("har.db");
     populated(&path);
     drain(&path);
-    let root = count(&path, "SELECT rootpage FROM sqlite_schema WHERE name = 'address'") as usize;
+    let root = count(&path, "SELECT rootpage FROM sqlite_schema WHERE name = 'endpoint'") as usize;
     let mut bytes = fs::read(&path).unwrap();
     bytes[(root - 1) * 4096..root * 4096].fill(0xa5);
     fs::write(&path, &bytes).unwrap();
@@ -225,7 +225,7 @@ fn a_newer_schema_is_read_and_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");
     populated(&path);
-    let newer = "ALTER TABLE address ADD COLUMN shoe_size INTEGER; DROP TABLE upstream; PRAGMA user_version = 7";
+    let newer = "ALTER TABLE endpoint ADD COLUMN shoe_size INTEGER; DROP TABLE upstream; PRAGMA user_version = 7";
     Connection::open(&path).unwrap().execute_batch(newer).unwrap();
     let before = fs::read(&path).unwrap();
     let mut opened = Store::open(&path).unwrap();
@@ -300,7 +300,10 @@ fn a_reader_that_looks_on_does_not_spoil_a_clean_stop() {
 
 #[test]
 fn files_of_every_version_are_read() {
-    let files = [include_str!("data/version-1.sql")];
+    let files = [include_str!("data/version-1.sql"), include_str!("data/version-2.sql")];
+    let folder = tempfile::tempdir().unwrap();
+    let new = folder.path().join("new.db");
+    drop(Store::open(&new).unwrap());
     for (version, dump) in (1..).zip(files) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("har.db");
@@ -311,6 +314,9 @@ fn files_of_every_version_are_read() {
         assert_eq!((opened.notes.len(), stored.notes), (0, Vec::new()));
         assert_eq!((stored.names.len(), stored.endpoints.len(), stored.overrides.len()), (1, 2, 1));
         assert_eq!(stored.endpoints[0].latency_ms, Some(9.25));
+        assert_eq!(stored.times_chosen.iter().map(|(_, times)| *times).collect::<Vec<_>>(), [41, 0]);
+        drop(opened);
+        assert_eq!(schema_of(&path), schema_of(&new), "version {version} is brought to what a new file has");
     }
 }
 
@@ -336,4 +342,14 @@ fn another_daemon_that_writes_the_same_file_is_noticed() {
         assert_eq!(Reader::open(&path).unwrap().load().unwrap().other_writer(), expected, "{pid} {stopped_at:?}");
     }
     assert!(writer.stop(LONG));
+}
+
+/// Every table, view and trigger with its columns, and the version.
+fn schema_of(path: &Path) -> Vec<String> {
+    let connection = Connection::open(path).unwrap();
+    let sql = "SELECT s.type || ' ' || s.name || ' ' || coalesce(c.name || ' ' || c.type || c.\"notnull\" || c.pk || c.hidden, '')
+               FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c
+               UNION ALL SELECT 'version ' || user_version FROM pragma_user_version ORDER BY 1";
+    let mut statement = connection.prepare(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }

@@ -3,7 +3,9 @@
 use super::*;
 use crate::health::OverrideKind;
 use crate::health::wall::WallClock;
+use crate::store::base::Base;
 use crate::store::batch::{PENDING_RESULTS, Pending};
+use crate::store::save::Targets;
 
 #[test]
 fn everything_survives_a_clean_restart() {
@@ -48,6 +50,55 @@ fn a_complete_batch_removes_what_it_does_not_name_and_keeps_history() {
     assert_eq!(count(&path, "SELECT queries_aaaa FROM name"), 6);
     assert_eq!(count(&path, "SELECT count(*) FROM check_result"), 3);
     assert_eq!(count(&path, "SELECT count(*) FROM event"), 1);
+}
+
+#[test]
+fn an_address_that_is_gone_and_comes_back_was_never_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    writer.send(complete(2));
+    assert!(writer.flush(LONG));
+    assert_eq!(count(&path, "SELECT sum(times_chosen) FROM address"), 41);
+    let key = EndpointKey::of(&endpoint("api.example.com", 1));
+    writer.send(Batch { removed: vec![key.clone()], ..Batch::default() });
+    assert!(writer.flush(LONG));
+    // Counted before it went, told afterwards.
+    writer.send(Batch { times_chosen: vec![(key, 42)], ..Batch::default() });
+    assert!(writer.flush(LONG));
+    assert_eq!(count(&path, "SELECT count(*) FROM given"), 0);
+    writer.send(Batch { endpoints: vec![endpoint("api.example.com", 1)], ..Batch::default() });
+    assert!(writer.stop(LONG));
+    assert_eq!(count(&path, "SELECT times_chosen FROM address WHERE address = '192.0.2.1'"), 0);
+}
+
+/// What traffic alone changes is written every few seconds, for years.
+#[test]
+fn counting_what_was_given_does_not_rewrite_the_addresses() {
+    const NAMES: u32 = 2000;
+    let folder = tempfile::tempdir().unwrap();
+    let connection = Connection::open(folder.path().join("har.db")).unwrap();
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+    connection.execute_batch(include_str!("../schema.sql")).unwrap();
+    let save = |batch: Batch| {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        let mut pending = Pending::default();
+        pending.add(batch);
+        connection.execute_batch("BEGIN").unwrap();
+        crate::store::save::save(&connection, &pending, &Base::default(), &mut Targets::default(), true).unwrap();
+        connection.execute_batch("COMMIT").unwrap();
+        std::fs::metadata(folder.path().join("har.db-wal")).unwrap().len() / 1000
+    };
+    let endpoints =
+        (0..NAMES).flat_map(|name| (1..=5).map(move |number| endpoint(&format!("n{name}.example"), number)));
+    let endpoints: Vec<_> = endpoints.collect();
+    let given = |times| endpoints.iter().step_by(5).map(move |record| (EndpointKey::of(record), times)).collect();
+    let all = save(Batch { endpoints: endpoints.clone(), times_chosen: given(1), ..Batch::default() });
+    let counted = save(Batch { times_chosen: given(2), ..Batch::default() });
+    assert!(all > 2500, "{all} kB");
+    assert!(counted < 100, "{counted} kB");
+    let twice = "SELECT count(*) FROM address WHERE times_chosen = 2";
+    assert_eq!(connection.query_row(twice, [], |row| row.get::<_, u32>(0)).unwrap(), NAMES);
 }
 
 #[test]

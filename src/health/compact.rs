@@ -3,17 +3,17 @@
 
 use super::Time;
 
-/// Milliseconds, if they are known. Never a NaN, which says no.
+/// Milliseconds, if they are known, to seven digits: a tenth of a microsecond in a second. Never a NaN, which says no.
 #[derive(Clone, Copy, Debug)]
-pub struct Millis(f64);
+pub struct Millis(f32);
 
 impl Millis {
     /// Not known.
-    pub const UNKNOWN: Millis = Millis(f64::NAN);
+    pub const UNKNOWN: Millis = Millis(f32::NAN);
 
     /// The number, if it is known.
     pub fn get(self) -> Option<f64> {
-        Some(self.0).filter(|ms| !ms.is_nan())
+        Some(f64::from(self.0)).filter(|ms| !ms.is_nan())
     }
 }
 
@@ -31,13 +31,13 @@ impl PartialEq for Millis {
 
 impl From<f64> for Millis {
     fn from(ms: f64) -> Millis {
-        Millis(ms)
+        Millis(ms as f32)
     }
 }
 
 impl From<Option<f64>> for Millis {
     fn from(ms: Option<f64>) -> Millis {
-        ms.map_or(Millis::UNKNOWN, Millis)
+        ms.map_or(Millis::UNKNOWN, Millis::from)
     }
 }
 
@@ -80,6 +80,6 @@ mod tests {
         for time in [None, Some(Time(0)), Some(Time(7))] {
             assert_eq!(Moment::from(time).get(), time);
         }
-        assert_eq!((size_of::<Millis>(), size_of::<Moment>()), (size_of::<f64>(), size_of::<Time>()));
+        assert_eq!((size_of::<Millis>(), size_of::<Moment>()), (size_of::<f32>(), size_of::<Time>()));
     }
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::events::{milliseconds, place};
 use super::rank::{Input, Ranking, Sharer, Standing, rank};
 use super::selection::margin;
-use super::{AllDown, DualStack, Family, Host, Policy, Select, State, Time};
+use super::{AllDown, DualStack, Family, Policy, Select, State, Time};
 
 /// Addresses that the all-down rule gives at most.
 const ALL_DOWN_ADDRESSES: usize = 16;
@@ -40,23 +40,6 @@ pub struct FamilyDecision {
     pub reason: String,
     /// Since when this plan holds.
     pub since: Time,
-    /// Every known address of the family, best first.
-    pub ranking: Vec<Ranked>,
-}
-
-/// An address in a decision's ranking.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ranked {
-    /// The candidate.
-    pub host: Host,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its real state.
-    pub state: State,
-    /// Smoothed latency, milliseconds.
-    pub latency_ms: Option<f64>,
-    /// Its part in the answer.
-    pub standing: Standing,
 }
 
 /// What is sent to who asks for one family of a name.
@@ -366,8 +349,8 @@ impl View<'_> {
         };
         let words = place(inputs[old.input].host, left);
         let first = answered.ranking.places.first().map(|place| &inputs[place.input]);
-        match &old.standing {
-            Standing::Down { .. } => {
+        match old.standing {
+            Standing::Down => {
                 let error = error(left).map(|error| format!(" ({error})")).unwrap_or_default();
                 format!("{words} is down{error}")
             }
@@ -381,7 +364,10 @@ impl View<'_> {
                     milliseconds(inputs[old.input].latency_ms)
                 )
             }
-            standing => format!("{words}: {standing}"),
+            standing => {
+                let input = &inputs[old.input];
+                format!("{words}: {}", standing.words(input.since, input.drained))
+            }
         }
     }
 }

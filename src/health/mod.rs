@@ -30,6 +30,7 @@ pub mod roster;
 pub mod schedule;
 mod selection;
 mod settle;
+mod target;
 mod targets;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::overrides::own_reason;
 use super::resolution::{LookupKind, Lookups};
 use super::roster::{FamilyState, Name, Roster, Timer};
 use super::schedule::TargetId;
+use super::target::User;
 use super::{AnswerRecord, CandidateSpec, EndpointRecord, Event, Family, Host, NameSpec, State, Time};
 
 impl Roster {
@@ -76,7 +77,6 @@ impl Roster {
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
-        self.pack_targets();
     }
 
     /// Fits one name to other candidates: what is unchanged (host, address, checks) keeps everything.
@@ -100,7 +100,7 @@ impl Roster {
             self.names[index].endpoints.iter().flat_map(|e| e.checks.iter()).map(|check| check.target).collect();
         for &target in &targets {
             if let Some(target) = self.targets.get_mut(target) {
-                target.users.retain(|(name, _)| *name != index);
+                target.users.retain(|user| user.name() != index);
             }
         }
         // In its place for a moment, so that the others keep theirs.
@@ -185,7 +185,6 @@ impl Roster {
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
-        self.pack_targets();
     }
 
     fn restore_endpoint(&mut self, record: &EndpointRecord, now: Time) {
@@ -331,7 +330,7 @@ impl Roster {
         };
         for endpoint in endpoints.extract_if(.., |endpoint| !stays(endpoint)) {
             for check in endpoint.checks.iter() {
-                self.detach(check.target, (index, endpoint.candidate()));
+                self.detach(check.target, User::new(index, endpoint.candidate()));
             }
             let spec = &self.names[index].spec;
             if let Some(candidate) = spec.candidates.get(endpoint.candidate()) {
@@ -362,7 +361,7 @@ impl Roster {
     fn attach_all(&mut self, index: usize, now: Time) {
         let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
         for endpoint in &mut endpoints {
-            let user = (index, endpoint.candidate());
+            let user = User::new(index, endpoint.candidate());
             let Some(candidate) = self.names[index].spec.candidates.get(endpoint.candidate()) else { continue };
             let checks: Vec<_> = candidate.checks.iter().filter(|check| !check.is_none).cloned().collect();
             let attached = endpoint.checks.iter().all(|check| self.is_user(check.target, user));

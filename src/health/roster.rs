@@ -5,7 +5,7 @@
 //! again, when decisions are taken. `reload` fits it to a configuration and to addresses that come
 //! and go, `orders` puts on it what operators say, `settle` turns what is known into decisions and records.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
 use super::resolution::{LookupJob, LookupResult, Lookups};
 use super::schedule::{CheckJob, TargetId, is_late};
-use super::targets::Targets;
+use super::target::{Targets, User};
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
 /// Everything that is known about every configured name.
@@ -51,10 +51,6 @@ pub struct Roster {
     pub(super) removed_names: Vec<Arc<str>>,
     pub(super) started: Option<Time>,
     pub(super) targets: Targets,
-    /// By address and check.
-    pub(super) target_ids: BTreeMap<(IpAddr, u32), TargetId>,
-    /// Targets in the order in which they are due; each has its time itself.
-    pub(super) queue: BTreeSet<(Time, TargetId)>,
     late: u64,
     timers: BTreeSet<(Time, Timer)>,
     pub(super) told_orders: Told,
@@ -199,7 +195,7 @@ impl Roster {
     pub fn next_checks(&mut self, now: Time, limit: usize) -> Vec<CheckJob> {
         let mut jobs = Vec::new();
         while jobs.len() < limit
-            && let Some(id) = self.pop_due(now)
+            && let Some(id) = self.targets.pop_due(now)
         {
             let Some(target) = self.targets.get_mut(id) else { continue };
             target.running = true;
@@ -215,7 +211,7 @@ impl Roster {
         target.running = false;
         // With its result, so that a check that waited for a worker is late too.
         let began = Time(now.0.saturating_sub(u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX)));
-        self.late += u64::from(is_late(target.due, began, target.interval()));
+        self.late += u64::from(is_late(target.due(), began, target.interval()));
         let address = target.address;
         let speaks = target.is_witness && result.outcome != Outcome::LocalError;
         let users = target.users.take();
@@ -227,8 +223,8 @@ impl Roster {
             self.network_works(now, &format!("a check of {address} got through"));
         }
         let counts = silent && self.counts(address, &users);
-        for &(name, candidate) in users.iter() {
-            self.apply_to_endpoint(id, (name, candidate, address), result, silent, now);
+        for &user in users.iter() {
+            self.apply_to_endpoint(id, (user, address), result, silent, now);
         }
         if let Some(target) = self.targets.get_mut(id) {
             target.users = users;
@@ -242,7 +238,7 @@ impl Roster {
     /// When something is due next: a check, a look-up, an expiry. What was handed out is not.
     pub fn next_due(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [self.queue.first().map(|(at, _)| *at), self.lookups.next_due(), timer].into_iter().flatten().min()
+        [self.targets.next_due(), self.lookups.next_due(), timer].into_iter().flatten().min()
     }
 
     /// Expiries, staleness, holds. To be called before decisions are taken.
@@ -302,8 +298,8 @@ impl Roster {
 
     /// The candidate behind a target; of several that share it the first.
     pub fn candidate_of(&self, target: TargetId) -> Option<Host> {
-        let &(name, candidate) = self.targets.get(target)?.users.first()?;
-        Some(self.names.get(name)?.spec.candidates.get(candidate)?.host.clone())
+        let user = self.targets.get(target)?.users.first()?;
+        Some(self.names.get(user.name())?.spec.candidates.get(user.candidate())?.host.clone())
     }
 
     /// Checks that began late since the start, see [`Summary::late_checks`].
@@ -353,12 +349,13 @@ impl Roster {
     fn apply_to_endpoint(
         &mut self,
         id: TargetId,
-        (name_index, candidate, address): (usize, usize, IpAddr),
+        (user, address): (User, IpAddr),
         result: &CheckResult,
         silent: bool,
         now: Time,
     ) {
         let holds = self.fault.holds();
+        let (name_index, candidate) = (user.name(), user.candidate());
         let Some(name) = self.names.get_mut(name_index) else { return };
         let own = |e: &&mut Endpoint| e.candidate() == candidate && e.address == address;
         let Some(endpoint) = name.endpoints.iter_mut().find(own) else { return };

@@ -123,11 +123,11 @@ fn answered(family: &Rebuilt<'_>, answer: Option<&AnswerRecord>, now: Time) -> S
     let list = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     let what = match &family.plan {
         Plan::Addresses { turns, stale } => {
-            let addresses: Vec<IpAddr> = family.plan.addresses();
+            let addresses = family.plan.addresses();
             let verb = if addresses.len() == 1 { "is" } else { "are" };
             let turns = match turns.len() {
                 1 => String::new(),
-                _ => format!(" in turn, {} of them in each answer", turns.first().map_or(0, Vec::len)),
+                _ => format!(" in turn, {} of them in each answer", turns.first().map_or(0, |turn| turn.len())),
             };
             let stale = if *stale { " as a stale answer (EDE 3)" } else { "" };
             format!("{} {verb} answered{turns}{stale}", list(&addresses))

@@ -1,6 +1,8 @@
 //! Numbers that may be unknown, in no more place than those that are known: what an address has of them is there fifty
 //! thousand times.
 
+use std::sync::Arc;
+
 use super::Time;
 
 /// Milliseconds, if they are known, to seven digits: a tenth of a microsecond in a second. Never a NaN, which says no.
@@ -67,9 +69,37 @@ impl From<Option<Time>> for Moment {
     }
 }
 
+/// Texts that many have in common. Who asks for one of the last few again gets that one.
+#[derive(Debug, Default)]
+pub(super) struct Common([Arc<str>; 4]);
+
+impl Common {
+    /// The text, kept once for all who ask for it in a row.
+    pub(super) fn share(&mut self, text: &str) -> Arc<str> {
+        let Common(last) = self;
+        let at = last.iter().position(|known| **known == *text).unwrap_or_else(|| {
+            last.rotate_right(1);
+            last[0] = text.into();
+            0
+        });
+        Arc::clone(&last[at])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_kept_once() {
+        let mut common = Common::default();
+        let [first, other, again] = ["one", "two", "one"].map(|text| common.share(text));
+        assert!(Arc::ptr_eq(&first, &again) && *other == *"two");
+        for text in ["three", "four", "five", "six"] {
+            assert_eq!(*common.share(text), *text);
+        }
+        assert_eq!(*common.share("one"), *first, "made anew");
+    }
 
     #[test]
     fn what_is_known_comes_back_and_what_is_not_does_not() {

@@ -54,8 +54,7 @@ pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
     let held = answers.map(|answer| {
         let answer = answer.filter(|answer| answer.basis == "held")?;
         Some(match answer.addresses.as_slice() {
-            [] => Plan::Empty,
-            addresses => Plan::Addresses { turns: vec![addresses.to_vec()], stale: true },
+            addresses => Plan::one(addresses, true),
         })
     });
     let none: &[IpAddr] = &[];
@@ -129,7 +128,7 @@ fn difference(rebuilt: &Rebuilt<'_>, answer: &AnswerRecord, spec: &NameSpec) -> 
         return None;
     }
     let addresses = rebuilt.plan.addresses();
-    if addresses != answer.addresses {
+    if *addresses != *answer.addresses {
         return Some(format!("{} would be answered, {} is recorded", list(&addresses), list(&answer.addresses)));
     }
     if rebuilt.basis != answer.basis && answer.basis != "bypass" {

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::decide::Plan;
 use super::events::utc;
 use super::roster::{Roster, Timer};
 use super::target::{Target, User};
@@ -207,8 +206,8 @@ impl Roster {
                 let plan = before.map_or_else(|| family.plan.clone(), |kept| kept.1);
                 family.held = family.decided.then(|| Box::new(plan));
             }
-            let held: Vec<IpAddr> =
-                name.families.iter().filter_map(|family| family.held.as_deref()).flat_map(Plan::addresses).collect();
+            let held = name.families.iter().filter_map(|family| family.held.as_deref());
+            let held: Vec<IpAddr> = held.flat_map(|plan| plan.addresses().to_vec()).collect();
             for endpoint in &mut name.endpoints {
                 if !self.fault.involves(endpoint.address) || endpoint.checks.is_empty() {
                     continue;

@@ -13,7 +13,7 @@ use super::decide::{Basis, Plan};
 use super::endpoint::{Endpoint, EndpointCheck};
 use super::overrides::own_reason;
 use super::resolution::{LookupKind, Lookups};
-use super::roster::{FamilyState, Name, Roster, Timer};
+use super::roster::{Name, Roster, Timer};
 use super::schedule::TargetId;
 use super::target::User;
 use super::{AnswerRecord, CandidateSpec, EndpointRecord, Event, Family, Host, NameSpec, State, Time};
@@ -36,13 +36,13 @@ impl Roster {
         self.names.reserve_exact(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
             let before = old.remove(&spec.name);
-            self.index.insert(Arc::clone(&spec.name), index);
             for host in spec.candidates.iter().map(|candidate| &candidate.host).chain(&spec.fallback) {
                 if let Host::Name(host) = host {
                     self.host_users.entry(Arc::clone(host)).or_default().insert(index);
                 }
             }
             let name = self.adopt(spec, before, now);
+            self.index.insert(Arc::clone(&name.spec.name), index);
             self.names.push(name);
             self.attach_all(index, now);
             self.dirty.insert(index);
@@ -214,16 +214,17 @@ impl Roster {
         let Some(&index) = self.index.get(&record.name) else { return };
         let name = &mut self.names[index];
         let family = &mut name.families[record.family.index()];
-        family.addresses = record.addresses.as_slice().into();
-        family.last_good = record.last_good.as_slice().into();
+        family.addresses = shared(&record.addresses);
+        let same = record.last_good == record.addresses;
+        family.last_good = if same { Arc::clone(&family.addresses) } else { shared(&record.last_good) };
         family.since = record.since;
         // What a bypass put in front of it is put there anew.
-        family.reason = own_reason(&record.reason).into();
+        family.reason = self.common.share(own_reason(&record.reason));
         family.conflict.settle();
         let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
         let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
         if !record.addresses.is_empty() {
-            family.plan = Plan::Addresses { turns: vec![record.addresses.clone()], stale: false };
+            family.plan = Plan::one(Arc::clone(&family.addresses), false);
             (family.basis, family.decided) = (Basis::Ranked, true);
         } else if empty(Basis::Empty) {
             (family.plan, family.basis, family.decided) = (Plan::Empty, Basis::Empty, true);
@@ -237,18 +238,19 @@ impl Roster {
     }
 
     /// A name as the new configuration has it, with what is known of it.
+    ///
+    /// What is equal stays where it is in memory: ten thousand names that move with each reload leave it full of holes.
     fn adopt(&mut self, spec: NameSpec, before: Option<Name>, now: Time) -> Name {
-        let fresh = || Name {
-            spec: spec.clone(),
-            endpoints: Vec::new(),
-            families: [FamilyState::default(), FamilyState::default()],
-            last_asked: now,
-            cold: true,
-            told: None,
-            stale_timer: false,
+        let (mut name, old_spec) = match before {
+            None => (Name::new(spec, now), None),
+            Some(same) if same.spec == spec && same.hosts().next().is_none() => return unchanged(same),
+            Some(same) if same.spec == spec => (same, Some(spec)),
+            Some(mut other) => {
+                let old = std::mem::replace(&mut other.spec, spec);
+                (other, Some(old))
+            }
         };
-        let mut name = before.unwrap_or_else(fresh);
-        let old_spec = std::mem::replace(&mut name.spec, spec);
+        let old_candidate = |endpoint: &Endpoint| old_spec.as_ref()?.candidates.get(endpoint.candidate());
         let mut old: Vec<Option<Endpoint>> = std::mem::take(&mut name.endpoints).into_iter().map(Some).collect();
         (name.told, name.stale_timer) = (None, false);
         // Its size from the start, fifty thousand times: what is cut off leaves holes.
@@ -260,13 +262,12 @@ impl Roster {
             for address in self.addresses_of(&candidate.host, name.spec.resolve_hold, now) {
                 let kept = old.iter_mut().find(|slot| {
                     slot.as_ref().is_some_and(|e| {
-                        e.address == address
-                            && old_spec.candidates.get(e.candidate()).is_some_and(|c| c.host == candidate.host)
+                        e.address == address && old_candidate(e).is_some_and(|c| c.host == candidate.host)
                     })
                 });
-                let mut endpoint = match kept.and_then(Option::take) {
-                    Some(endpoint) => carry_over(endpoint, &old_spec, position, candidate, &name.spec, now),
-                    None => Endpoint::new(position, address, candidate, &name.spec.pace, now),
+                let mut endpoint = match (kept.and_then(Option::take), &old_spec) {
+                    (Some(endpoint), Some(old)) => carry_over(endpoint, old, position, candidate, &name.spec, now),
+                    _ => Endpoint::new(position, address, candidate, &name.spec.pace, now),
                 };
                 if let Host::Name(host) = &candidate.host {
                     mark_resolution(&self.lookups, &mut endpoint, host);
@@ -275,9 +276,11 @@ impl Roster {
             }
         }
         name.endpoints.shrink_to_fit();
-        self.removed.extend(old.into_iter().flatten().filter_map(|e| {
-            Some((Arc::clone(&name.spec.name), old_spec.candidates.get(e.candidate())?.host.clone(), e.address))
-        }));
+        self.removed.extend(
+            old.into_iter()
+                .flatten()
+                .filter_map(|e| Some((Arc::clone(&name.spec.name), old_candidate(&e)?.host.clone(), e.address))),
+        );
         name
     }
 
@@ -404,6 +407,11 @@ impl Roster {
     }
 }
 
+/// A list for all who keep it; an empty one takes no place.
+fn shared(addresses: &[IpAddr]) -> Arc<[IpAddr]> {
+    if addresses.is_empty() { Arc::default() } else { addresses.into() }
+}
+
 /// Notes when a look-up last gave an address, and whether its host still resolves.
 fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) {
     let Some(entry) = lookups.get(host) else { return };
@@ -412,6 +420,14 @@ fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) 
     let seen = Moment::from(seen);
     endpoint.dirty |= endpoint.stale != stale || endpoint.resolved_at != seen;
     (endpoint.stale, endpoint.resolved_at) = (stale, seen);
+}
+
+/// What a reload makes of a name that is as it was and has addresses alone.
+fn unchanged(mut name: Name) -> Name {
+    (name.told, name.stale_timer) = (None, false);
+    name.families.iter_mut().for_each(|family| family.unwritten = true);
+    name.endpoints.iter_mut().for_each(|endpoint| endpoint.dirty = true);
+    name
 }
 
 /// What a reload makes of an endpoint whose host and address are as before.

@@ -5,11 +5,12 @@
 //! again, when decisions are taken. `reload` fits it to a configuration and to addresses that come
 //! and go, `orders` puts on it what operators say, `settle` turns what is known into decisions and records.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compact::Common;
 use super::conflict::Conflict;
 use super::decide::{Basis, Decision, Plan};
 use super::endpoint::Endpoint;
@@ -53,8 +54,12 @@ pub struct Roster {
     pub(super) targets: Targets,
     late: u64,
     timers: BTreeSet<(Time, Timer)>,
+    /// Names whose results may have become too old, by when: with one interval for all they are thousands at a time.
+    stale: BTreeMap<Time, Vec<u32>>,
     pub(super) told_orders: Told,
     round_done: bool,
+    /// Reasons: most names have the same.
+    pub(super) common: Common,
     /// Names whose candidates have not been found yet, and may be any moment.
     pub(super) discovering: BTreeSet<Arc<str>>,
 }
@@ -79,10 +84,11 @@ pub(super) struct Name {
 pub(super) struct FamilyState {
     pub(super) plan: Plan,
     pub(super) basis: Basis,
-    pub(super) reason: Box<str>,
+    pub(super) reason: Arc<str>,
     pub(super) since: Time,
-    pub(super) addresses: Box<[IpAddr]>,
-    pub(super) last_good: Box<[IpAddr]>,
+    /// Those of the plan; one list with it, where it has one, as the next one.
+    pub(super) addresses: Arc<[IpAddr]>,
+    pub(super) last_good: Arc<[IpAddr]>,
     /// The plan from before an episode of silent failures.
     pub(super) before_episode: Option<Box<(u64, Plan)>>,
     /// What is held while the fault is taken to be here.
@@ -97,8 +103,8 @@ pub(super) struct FamilyState {
 /// What happens by itself at some time. Looked at when it comes: what moved meanwhile is put back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Results of a name may have become too old.
-    Stale(usize),
+    /// Results of some names may have become too old, see [`Roster::stale`].
+    Stale,
     /// Addresses of a host name may have been kept long enough.
     Hold(Arc<str>),
     /// An override may have ended.
@@ -247,7 +253,7 @@ impl Roster {
             && let Some((_, timer)) = self.timers.pop_first()
         {
             match timer {
-                Timer::Stale(name) => self.forget_stale(name, now),
+                Timer::Stale => self.forget_all_stale(now),
                 Timer::Hold(host) => self.sync_host(&host, now),
                 Timer::Overrides => self.set_overrides(self.overrides.rows().to_vec(), now),
                 Timer::Drains => self.expire_drains(now),
@@ -381,6 +387,17 @@ impl Roster {
         }
     }
 
+    fn forget_all_stale(&mut self, now: Time) {
+        while let Some((at, mut names)) = self.stale.pop_first() {
+            if at > now {
+                self.stale.insert(at, names);
+                return;
+            }
+            names.sort_unstable();
+            names.into_iter().for_each(|name| self.forget_stale(name as usize, now));
+        }
+    }
+
     /// Nothing is known any more of what had no result for three of its intervals.
     fn forget_stale(&mut self, index: usize, now: Time) {
         let Some(name) = self.names.get_mut(index) else { return };
@@ -410,7 +427,8 @@ impl Roster {
             name.stale_timer = true;
             // On whole seconds, so that many names share a wake-up.
             let at = Time(at.0.div_ceil(1000).saturating_mul(1000));
-            self.timer(at, Timer::Stale(index));
+            self.stale.entry(at).or_default().push(index as u32);
+            self.timer(at, Timer::Stale);
         }
     }
 
@@ -422,6 +440,7 @@ impl Roster {
     /// Forgets all timers, whose names have other indices now.
     pub(super) fn clear_timers(&mut self) {
         self.timers.clear();
+        self.stale.clear();
         let dues = [
             (self.overrides.next_expiry(), Timer::Overrides),
             (self.drains.values().filter_map(DrainList::next_expiry).min(), Timer::Drains),
@@ -436,6 +455,19 @@ impl Roster {
 }
 
 impl Name {
+    /// A new one, of which nothing is known.
+    pub(super) fn new(spec: NameSpec, now: Time) -> Name {
+        Name {
+            spec,
+            endpoints: Vec::new(),
+            families: [FamilyState::default(), FamilyState::default()],
+            last_asked: now,
+            cold: true,
+            told: None,
+            stale_timer: false,
+        }
+    }
+
     /// Its candidates that are looked up.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &Arc<str>> {
         self.spec.candidates.iter().filter_map(|candidate| match &candidate.host {

@@ -261,7 +261,7 @@ impl Roster {
         let addresses = answered.plan.addresses();
         let fit = matches!(answered.basis, Basis::Ranked | Basis::Panic | Basis::Empty);
         if fit && *state.last_good != *addresses {
-            state.last_good = addresses.as_slice().into();
+            state.last_good = Arc::clone(&addresses);
             state.unwritten = true;
             self.unwritten.insert(index);
         }
@@ -277,13 +277,13 @@ impl Roster {
         state.basis = answered.basis;
         state.unwritten = true;
         self.unwritten.insert(index);
-        let old = std::mem::replace(&mut state.addresses, addresses.into());
+        let old = std::mem::replace(&mut state.addresses, addresses);
         let quiet = first && state.addresses.is_empty();
         let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
         if differs {
             state.since = now;
         }
-        state.reason = reason.as_str().into();
+        state.reason = self.common.share(&reason);
         if !quiet && (old != state.addresses || kind_differs) {
             let event = answer_event(name, family, &before, &old, reason, first, now);
             self.events.push(event);
@@ -303,7 +303,7 @@ fn family_decision(name: &Name, family: Family) -> FamilyDecision {
         family,
         plan: state.plan.clone(),
         basis: state.basis,
-        reason: state.reason.to_string(),
+        reason: Arc::clone(&state.reason),
         since: state.since,
     }
 }

@@ -43,23 +43,25 @@ impl From<Option<f64>> for Millis {
     }
 }
 
-/// A time, if there is one. Never the last of all times, which says no.
+/// A time, if there is one, in 48 bits: up to the year 10889. Never the last of all times, which says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment(u64);
+pub(super) struct Moment([u16; 3]);
 
 impl Moment {
     /// None.
-    pub(super) const NEVER: Moment = Moment(u64::MAX);
+    pub(super) const NEVER: Moment = Moment([u16::MAX; 3]);
 
     /// The time, if there is one.
     pub(super) fn get(self) -> Option<Time> {
-        Some(Time(self.0)).filter(|_| self != Moment::NEVER)
+        let [low, middle, high] = self.0.map(u64::from);
+        Some(Time(high << 32 | middle << 16 | low)).filter(|_| self != Moment::NEVER)
     }
 }
 
 impl From<Time> for Moment {
     fn from(time: Time) -> Moment {
-        Moment(time.0)
+        let ms = time.0.min((1 << 48) - 2);
+        Moment([ms as u16, (ms >> 16) as u16, (ms >> 32) as u16])
     }
 }
 
@@ -107,9 +109,10 @@ mod tests {
             assert_eq!(Millis::from(ms).get(), ms);
         }
         assert_eq!(Millis::UNKNOWN, Millis::default());
-        for time in [None, Some(Time(0)), Some(Time(7))] {
+        for time in [None, Some(Time(0)), Some(Time(7)), Some(Time(1_800_000_000_123)), Some(Time((1 << 48) - 2))] {
             assert_eq!(Moment::from(time).get(), time);
         }
-        assert_eq!((size_of::<Millis>(), size_of::<Moment>()), (size_of::<f32>(), size_of::<Time>()));
+        assert_eq!(Moment::from(Time(u64::MAX)).get(), Some(Time((1 << 48) - 2)), "no time is none");
+        assert_eq!((size_of::<Millis>(), size_of::<Moment>()), (4, 6));
     }
 }

@@ -57,6 +57,9 @@ pub(super) struct Endpoint {
     times_ms: [Millis; 3],
     /// Results that were [`Outcome::Ok`]. At ten a second the last one is counted after 13 years.
     passed: u32,
+    /// Results of another kind: of most addresses there were none, or all of one kind. Further kinds are rare.
+    failed: u32,
+    failed_as: Outcome,
     round: Round,
     /// `None` = nothing of it applies.
     rare: Option<Box<Rare>>,
@@ -70,8 +73,8 @@ struct Rare {
     reported_priority: Option<Option<u32>>,
     last_error: Option<Box<str>>,
     certificate_days: Option<i64>,
-    /// Results other than [`Outcome::Ok`]: the kinds that there were.
-    others: Few<(Outcome, u64)>,
+    /// Results other than [`Outcome::Ok`] and the kind of [`Endpoint::failed`]: the kinds that there were.
+    others: Few<(Outcome, u32)>,
 }
 
 /// What applies to most addresses.
@@ -132,6 +135,8 @@ impl Endpoint {
             last_outcome: None,
             times_ms: [Millis::UNKNOWN; 3],
             passed: 0,
+            failed: 0,
+            failed_as: Outcome::LocalError,
             round: Round::NEW,
             rare: None,
         }
@@ -197,10 +202,12 @@ impl Endpoint {
 
     /// Results so far, by [`Outcome::ALL`].
     fn counts(&self) -> [u64; Outcome::ALL.len()] {
-        Outcome::ALL.map(|outcome| match outcome {
-            Outcome::Ok => self.passed.into(),
+        let count = |outcome| match outcome {
+            Outcome::Ok => self.passed,
+            other if other == self.failed_as => self.failed,
             other => self.rare().others.iter().find(|(kind, _)| *kind == other).map_or(0, |(_, count)| *count),
-        })
+        };
+        Outcome::ALL.map(|outcome| u64::from(count(outcome)))
     }
 
     /// Takes in a result of one of its checks. Whether an observation came of it, and what it changed.
@@ -244,10 +251,13 @@ impl Endpoint {
         self.dirty = true;
         match result.outcome {
             Outcome::Ok => self.passed = self.passed.saturating_add(1),
+            other if self.failed == 0 || other == self.failed_as => {
+                (self.failed, self.failed_as) = (self.failed.saturating_add(1), other);
+            }
             other => {
                 let others = &mut self.rare_mut().others;
                 match others.iter_mut().find(|(kind, _)| *kind == other) {
-                    Some((_, count)) => *count += 1,
+                    Some((_, count)) => *count = count.saturating_add(1),
                     None => others.push((other, 1)),
                 }
             }
@@ -380,8 +390,7 @@ impl Endpoint {
     /// Takes over what the state file kept. What is too old, from the future, or of another check orders the
     /// answers and counts as unknown.
     pub(super) fn restore(&mut self, record: &EndpointRecord, candidate: &CandidateSpec, policy: &Policy, now: Time) {
-        let (passed, others) = counted(&record.counts);
-        self.passed = passed;
+        let others = self.take_counts(&record.counts);
         let mut rare = Rare { effect: kept(self.effect().clone()), others, ..Rare::default() };
         self.set_rank(record.rank);
         self.chosen = record.chosen;
@@ -422,6 +431,15 @@ impl Endpoint {
         self.weigh(policy);
     }
 
+    /// Takes over how many results there were, but for those that are rare.
+    fn take_counts(&mut self, counts: &[u64; Outcome::ALL.len()]) -> Few<(Outcome, u32)> {
+        let counts = counts.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        let mut others = Outcome::ALL.into_iter().zip(counts).skip(1).filter(|(_, count)| *count > 0);
+        [self.passed, ..] = counts;
+        (self.failed_as, self.failed) = others.next().unwrap_or((Outcome::LocalError, 0));
+        others.collect()
+    }
+
     /// That of the last check's times which is the latency.
     fn last_ms(&self, latency: LatencyOf) -> Option<f64> {
         let [connect, first_byte, total] = self.times_ms.map(Millis::get);
@@ -443,13 +461,6 @@ impl Endpoint {
 /// What is worth a place of its own.
 fn kept(effect: Effect) -> Option<Box<Effect>> {
     (effect != *NO_EFFECT).then(|| Box::new(effect))
-}
-
-/// Results that passed, and the others of which there were any.
-fn counted(counts: &[u64; Outcome::ALL.len()]) -> (u32, Few<(Outcome, u64)>) {
-    let [passed, ..] = *counts;
-    let others = Outcome::ALL.into_iter().zip(*counts).skip(1).filter(|(_, count)| *count > 0);
-    (u32::try_from(passed).unwrap_or(u32::MAX), others.collect())
 }
 
 /// A candidate's checks in words.

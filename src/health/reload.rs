@@ -36,13 +36,13 @@ impl Roster {
         self.names.reserve_exact(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
             let before = old.remove(&spec.name);
-            for host in spec.candidates.iter().map(|candidate| &candidate.host).chain(&spec.fallback) {
+            let name = self.adopt(spec, before, now);
+            self.index.insert(Arc::clone(&name.spec.name), index);
+            for host in name.spec.candidates.iter().map(|candidate| &candidate.host).chain(&name.spec.fallback) {
                 if let Host::Name(host) = host {
                     self.host_users.entry(Arc::clone(host)).or_default().insert(index);
                 }
             }
-            let name = self.adopt(spec, before, now);
-            self.index.insert(Arc::clone(&name.spec.name), index);
             self.names.push(name);
             self.attach_all(index, now);
             self.dirty.insert(index);
@@ -244,9 +244,12 @@ impl Roster {
         let (mut name, old_spec) = match before {
             None => (Name::new(spec, now), None),
             Some(same) if same.spec == spec && same.hosts().next().is_none() => return unchanged(same),
-            Some(same) if same.spec == spec => (same, Some(spec)),
             Some(mut other) => {
-                let old = std::mem::replace(&mut other.spec, spec);
+                let mut old = std::mem::replace(&mut other.spec, spec);
+                std::mem::swap(&mut old.name, &mut other.spec.name);
+                if old.candidates == other.spec.candidates {
+                    std::mem::swap(&mut old.candidates, &mut other.spec.candidates);
+                }
                 (other, Some(old))
             }
         };

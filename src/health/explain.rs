@@ -53,9 +53,7 @@ pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
     let both: Vec<Input<'_>> = inputs.iter().flatten().cloned().collect();
     let held = answers.map(|answer| {
         let answer = answer.filter(|answer| answer.basis == "held")?;
-        Some(match answer.addresses.as_slice() {
-            addresses => Plan::one(addresses, true),
-        })
+        Some(Plan::one(answer.addresses.as_slice(), true))
     });
     let none: &[IpAddr] = &[];
     let view = View {

@@ -152,13 +152,13 @@ impl Roster {
 
     /// The targets of an address whose results speak about this host's network.
     fn witnesses(&self, address: IpAddr) -> impl Iterator<Item = &Target> {
-        let own = self.targets.from_address(Some(address)).take_while(move |target| target.address == address);
+        let own = self.targets.listed_from(Some(address)).take_while(move |target| target.address == address);
         own.filter(|target| target.is_witness)
     }
 
     /// Every address that has such a target, from one on.
     fn witness_addresses(&self, from: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
-        let witnesses = self.targets.from_address(from).filter(|target| target.is_witness);
+        let witnesses = self.targets.listed_from(from).filter(|target| target.is_witness);
         let mut last = None;
         witnesses.map(|target| target.address).filter(move |address| last.replace(*address) != Some(*address))
     }

@@ -324,7 +324,7 @@ fn standings(
     weightless: Vec<usize>,
     rest: Vec<usize>,
 ) -> Vec<(usize, Standing)> {
-    let with = |indices: Vec<usize>, standing: Standing| indices.into_iter().map(move |i| (i, standing.clone()));
+    let with = |indices: Vec<usize>, standing: Standing| indices.into_iter().map(move |i| (i, standing));
     with(members, standing)
         .chain(with(weightless, Standing::WeightZero))
         .chain(with(rest, Standing::OutsideGroup))

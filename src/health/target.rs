@@ -159,7 +159,7 @@ impl Targets {
         self.places.iter_mut().flatten()
     }
 
-    /// Puts them in the order of their addresses, for [`Targets::from_address`].
+    /// Puts them in the order of their addresses, for [`Targets::listed_from`].
     pub(super) fn put_in_order(&mut self) {
         if self.by_address.is_none() {
             let occupied = self.places.iter().zip(0..).filter(|(target, _)| target.is_some());
@@ -170,7 +170,7 @@ impl Targets {
     }
 
     /// From an address on, or all, if they were put in order since they changed.
-    pub(super) fn from_address(&self, first: Option<IpAddr>) -> impl Iterator<Item = &Target> {
+    pub(super) fn listed_from(&self, first: Option<IpAddr>) -> impl Iterator<Item = &Target> {
         let all = self.by_address.as_deref().unwrap_or_default();
         let before = |place: &u32| self.at(*place).map(|target| target.address) < first;
         let begin = first.map_or(0, |_| all.partition_point(before));
@@ -380,7 +380,7 @@ mod tests {
                         expected.retain(|other| *other >= last);
                         expected.sort_unstable();
                         let expected: Vec<IpAddr> = expected.iter().map(|last| [192, 0, 2, *last].into()).collect();
-                        let listed: Vec<IpAddr> = targets.from_address(Some(from)).map(|target| target.address).collect();
+                        let listed: Vec<IpAddr> = targets.listed_from(Some(from)).map(|target| target.address).collect();
                         prop_assert_eq!(listed, expected);
                     }
                     _ => {}

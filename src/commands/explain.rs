@@ -89,7 +89,7 @@ fn explain(spec: &NameSpec, observed: bool, stored: &Stored, now: Time) -> Strin
     for (family, answer) in rebuilt.iter().zip(answers) {
         text += &format!("\n{}: {}\n", family.family.record(), answered(family, answer, now));
         for (record, standing) in &family.places {
-            text += &format!("  {}: {}\n", place(&record.host, record.address), part(record, standing, now));
+            text += &format!("  {}: {}\n", place(&record.host, record.address), part(record, *standing, now));
         }
         if let Some(difference) = &family.differs {
             text += &format!(
@@ -123,11 +123,11 @@ fn answered(family: &Rebuilt<'_>, answer: Option<&AnswerRecord>, now: Time) -> S
     let list = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     let what = match &family.plan {
         Plan::Addresses { turns, stale } => {
-            let addresses: Vec<IpAddr> = family.plan.addresses();
+            let addresses = family.plan.addresses();
             let verb = if addresses.len() == 1 { "is" } else { "are" };
             let turns = match turns.len() {
                 1 => String::new(),
-                _ => format!(" in turn, {} of them in each answer", turns.first().map_or(0, Vec::len)),
+                _ => format!(" in turn, {} of them in each answer", turns.first().map_or(0, |turn| turn.len())),
             };
             let stale = if *stale { " as a stale answer (EDE 3)" } else { "" };
             format!("{} {verb} answered{turns}{stale}", list(&addresses))
@@ -144,14 +144,14 @@ fn answered(family: &Rebuilt<'_>, answer: Option<&AnswerRecord>, now: Time) -> S
 }
 
 /// An address's part: its standing, then its real state, then its last check.
-fn part(record: &EndpointRecord, standing: &Standing, now: Time) -> String {
-    let mut text = standing.to_string();
+fn part(record: &EndpointRecord, standing: Standing, now: Time) -> String {
+    let mut text = standing.words(record.since, record.drained.as_deref()).into_owned();
     if record.forced {
         text += ". It is held up by an override";
     }
     let really = if record.drained.is_some() || record.forced { "Really it" } else { "It" };
     text += &match (standing, record.state) {
-        (Standing::Down { .. }, _) => String::new(),
+        (Standing::Down, _) => String::new(),
         (_, State::Unknown) => format!(". {really} is not known to be up or down"),
         (_, state) => format!(". {really} is {} (for {})", state.as_str(), age(now, record.since)),
     };

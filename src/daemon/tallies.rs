@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::config::Config;
+use crate::config::{Config, Name};
 use crate::dns::answer::{Kind, QueryKind};
 use crate::health::Time;
 use crate::os;
@@ -69,7 +69,7 @@ impl Tallies {
                 .filter(|(_, counters)| *counters != NameCounters::default())
                 .map(|(row, counters)| (Arc::clone(&row.name), counters.clone()))
                 .collect(),
-            current: Shown::new(config, 0),
+            current: Shown::new(config, 0, &[]),
             replaced: Vec::new(),
             handed: Vec::new(),
             upstreams_before: stored
@@ -108,7 +108,7 @@ impl Tallies {
 
     /// A new table for a new configuration.
     pub fn configure(&mut self, config: &Config) -> Arc<NameTable> {
-        let next = Shown::new(config, self.current.table.generation + 1);
+        let next = Shown::new(config, self.current.table.generation + 1, &self.current.names);
         self.replaced.push(std::mem::replace(&mut self.current, next));
         self.handed.clear();
         self.table()
@@ -168,7 +168,11 @@ impl Tallies {
                 continue;
             }
             for (index, name) in old.names.iter().enumerate() {
-                add_all(self.before.entry(Arc::clone(name)).or_default(), &old.read(index));
+                let counted = old.read(index);
+                // Of ten thousand names few are asked for.
+                if counted != NameCounters::default() {
+                    add_all(self.before.entry(Arc::clone(name)).or_default(), &counted);
+                }
             }
         }
     }
@@ -253,8 +257,13 @@ fn upstream_row((address, route): &(SocketAddr, String), counters: &ServerCounte
 }
 
 impl Shown {
-    fn new(config: &Config, generation: u64) -> Shown {
-        let names: Vec<Arc<str>> = config.names.iter().map(|name| name.name.to_string().into()).collect();
+    /// The names of a configuration; those that are in their old places stay where they are in memory.
+    fn new(config: &Config, generation: u64, old: &[Arc<str>]) -> Shown {
+        let shown = |(index, name): (usize, &Name)| {
+            let name = name.name.to_string();
+            old.get(index).filter(|old| ***old == *name).map_or_else(|| name.as_str().into(), Arc::clone)
+        };
+        let names: Vec<Arc<str>> = config.names.iter().enumerate().map(shown).collect();
         Shown { table: Arc::new(NameTable::new(generation, names.len())), names, places: OnceCell::new() }
     }
 

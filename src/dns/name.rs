@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Longest name on the wire, the root's zero byte included (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 255;
@@ -14,9 +15,10 @@ pub const MAX_LABEL: usize = 63;
 
 /// A host name in lower-case wire format, ending in the root's zero byte.
 ///
-/// A leading `*` label is kept as it is; [`HostName::is_wildcard`] tells.
+/// A leading `*` label is kept as it is; [`HostName::is_wildcard`] tells. A clone is the same bytes: a configured name is
+/// in the configuration and in the snapshot.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostName(Box<[u8]>);
+pub struct HostName(Arc<[u8]>);
 
 /// Why a text is not a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,19 +1,21 @@
 //! Numbers that may be unknown, in no more place than those that are known: what an address has of them is there fifty
 //! thousand times.
 
+use std::sync::Arc;
+
 use super::Time;
 
-/// Milliseconds, if they are known. Never a NaN, which says no.
+/// Milliseconds, if they are known, to seven digits: a tenth of a microsecond in a second. Never a NaN, which says no.
 #[derive(Clone, Copy, Debug)]
-pub struct Millis(f64);
+pub struct Millis(f32);
 
 impl Millis {
     /// Not known.
-    pub const UNKNOWN: Millis = Millis(f64::NAN);
+    pub const UNKNOWN: Millis = Millis(f32::NAN);
 
     /// The number, if it is known.
     pub fn get(self) -> Option<f64> {
-        Some(self.0).filter(|ms| !ms.is_nan())
+        Some(f64::from(self.0)).filter(|ms| !ms.is_nan())
     }
 }
 
@@ -31,33 +33,35 @@ impl PartialEq for Millis {
 
 impl From<f64> for Millis {
     fn from(ms: f64) -> Millis {
-        Millis(ms)
+        Millis(ms as f32)
     }
 }
 
 impl From<Option<f64>> for Millis {
     fn from(ms: Option<f64>) -> Millis {
-        ms.map_or(Millis::UNKNOWN, Millis)
+        ms.map_or(Millis::UNKNOWN, Millis::from)
     }
 }
 
-/// A time, if there is one. Never the last of all times, which says no.
+/// A time, if there is one, in 48 bits: up to the year 10889. Never the last of all times, which says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment(u64);
+pub(super) struct Moment([u16; 3]);
 
 impl Moment {
     /// None.
-    pub(super) const NEVER: Moment = Moment(u64::MAX);
+    pub(super) const NEVER: Moment = Moment([u16::MAX; 3]);
 
     /// The time, if there is one.
     pub(super) fn get(self) -> Option<Time> {
-        Some(Time(self.0)).filter(|_| self != Moment::NEVER)
+        let [low, middle, high] = self.0.map(u64::from);
+        Some(Time(high << 32 | middle << 16 | low)).filter(|_| self != Moment::NEVER)
     }
 }
 
 impl From<Time> for Moment {
     fn from(time: Time) -> Moment {
-        Moment(time.0)
+        let ms = time.0.min((1 << 48) - 2);
+        Moment([ms as u16, (ms >> 16) as u16, (ms >> 32) as u16])
     }
 }
 
@@ -67,9 +71,37 @@ impl From<Option<Time>> for Moment {
     }
 }
 
+/// Texts that many have in common. Who asks for one of the last few again gets that one.
+#[derive(Debug, Default)]
+pub(super) struct Common([Arc<str>; 4]);
+
+impl Common {
+    /// The text, kept once for all who ask for it in a row.
+    pub(super) fn share(&mut self, text: &str) -> Arc<str> {
+        let Common(last) = self;
+        let at = last.iter().position(|known| **known == *text).unwrap_or_else(|| {
+            last.rotate_right(1);
+            last[0] = text.into();
+            0
+        });
+        Arc::clone(&last[at])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_kept_once() {
+        let mut common = Common::default();
+        let [first, other, again] = ["one", "two", "one"].map(|text| common.share(text));
+        assert!(Arc::ptr_eq(&first, &again) && *other == *"two");
+        for text in ["three", "four", "five", "six"] {
+            assert_eq!(*common.share(text), *text);
+        }
+        assert_eq!(*common.share("one"), *first, "made anew");
+    }
 
     #[test]
     fn what_is_known_comes_back_and_what_is_not_does_not() {
@@ -77,9 +109,10 @@ mod tests {
             assert_eq!(Millis::from(ms).get(), ms);
         }
         assert_eq!(Millis::UNKNOWN, Millis::default());
-        for time in [None, Some(Time(0)), Some(Time(7))] {
+        for time in [None, Some(Time(0)), Some(Time(7)), Some(Time(1_800_000_000_123)), Some(Time((1 << 48) - 2))] {
             assert_eq!(Moment::from(time).get(), time);
         }
-        assert_eq!((size_of::<Millis>(), size_of::<Moment>()), (size_of::<f64>(), size_of::<Time>()));
+        assert_eq!(Moment::from(Time(u64::MAX)).get(), Some(Time((1 << 48) - 2)), "no time is none");
+        assert_eq!((size_of::<Millis>(), size_of::<Moment>()), (4, 6));
     }
 }

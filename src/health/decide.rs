@@ -5,11 +5,13 @@
 //! host's own network.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::events::{milliseconds, place};
+use super::few::Few;
 use super::rank::{Input, Ranking, Sharer, Standing, rank};
 use super::selection::margin;
-use super::{AllDown, DualStack, Family, Host, Policy, Select, State, Time};
+use super::{AllDown, DualStack, Family, Policy, Select, State, Time};
 
 /// Addresses that the all-down rule gives at most.
 const ALL_DOWN_ADDRESSES: usize = 16;
@@ -37,26 +39,9 @@ pub struct FamilyDecision {
     /// How it came about.
     pub basis: Basis,
     /// Why, in a sentence.
-    pub reason: String,
+    pub reason: Arc<str>,
     /// Since when this plan holds.
     pub since: Time,
-    /// Every known address of the family, best first.
-    pub ranking: Vec<Ranked>,
-}
-
-/// An address in a decision's ranking.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ranked {
-    /// The candidate.
-    pub host: Host,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its real state.
-    pub state: State,
-    /// Smoothed latency, milliseconds.
-    pub latency_ms: Option<f64>,
-    /// Its part in the answer.
-    pub standing: Standing,
 }
 
 /// What is sent to who asks for one family of a name.
@@ -64,8 +49,8 @@ pub struct Ranked {
 pub enum Plan {
     /// Addresses: whole answers, used one after the other. Never empty, none of them empty.
     Addresses {
-        /// Each a whole answer in its order.
-        turns: Vec<Vec<IpAddr>>,
+        /// Each a whole answer in its order: one list for all who keep it.
+        turns: Few<Arc<[IpAddr]>>,
         /// To be marked as stale (EDE 3).
         stale: bool,
     },
@@ -82,29 +67,30 @@ pub enum Plan {
 
 impl Plan {
     /// One answer, or an empty one without addresses.
-    fn one(addresses: Vec<IpAddr>, stale: bool) -> Plan {
-        if addresses.is_empty() { Plan::Empty } else { Plan::Addresses { turns: vec![addresses], stale } }
+    pub(super) fn one(addresses: impl Into<Arc<[IpAddr]>>, stale: bool) -> Plan {
+        let addresses = addresses.into();
+        if addresses.is_empty() { Plan::Empty } else { Plan::Addresses { turns: Few::One(addresses), stale } }
     }
 
     /// Every address that any turn gives, in the order of the first that do.
-    pub fn addresses(&self) -> Vec<IpAddr> {
-        let Plan::Addresses { turns, .. } = self else { return Vec::new() };
-        if let [turn] = turns.as_slice() {
-            return turn.clone();
+    pub fn addresses(&self) -> Arc<[IpAddr]> {
+        let Plan::Addresses { turns, .. } = self else { return Arc::default() };
+        if let Few::One(turn) = turns {
+            return Arc::clone(turn);
         }
         // Rotations are told by their members in a stable order, not by whose turn is first.
-        let mut all: Vec<IpAddr> = turns.iter().flatten().copied().collect();
+        let mut all: Vec<IpAddr> = turns.iter().flat_map(|turn| &**turn).copied().collect();
         all.sort_unstable();
         all.dedup();
-        all
+        all.into()
     }
 
     /// The same with stale marks and without some addresses; `None` when nothing would be left of it.
     fn held(&self, left_out: impl Fn(IpAddr) -> bool) -> Option<Plan> {
         let Plan::Addresses { turns, .. } = self else { return (*self == Plan::Empty).then_some(Plan::Empty) };
-        let turns: Vec<Vec<IpAddr>> = turns
+        let turns: Few<Arc<[IpAddr]>> = turns
             .iter()
-            .map(|turn| turn.iter().copied().filter(|address| !left_out(*address)).collect::<Vec<_>>())
+            .map(|turn| turn.iter().copied().filter(|address| !left_out(*address)).collect::<Arc<[_]>>())
             .filter(|turn| !turn.is_empty())
             .collect();
         (!turns.is_empty()).then_some(Plan::Addresses { turns, stale: true })
@@ -390,8 +376,8 @@ impl View<'_> {
         };
         let words = place(inputs[old.input].host, left);
         let first = answered.ranking.places.first().map(|place| &inputs[place.input]);
-        match &old.standing {
-            Standing::Down { .. } => {
+        match old.standing {
+            Standing::Down => {
                 let error = error(left).map(|error| format!(" ({error})")).unwrap_or_default();
                 format!("{words} is down{error}")
             }
@@ -406,7 +392,10 @@ impl View<'_> {
                     milliseconds(inputs[old.input].latency_ms)
                 )
             }
-            standing => format!("{words}: {standing}"),
+            standing => {
+                let input = &inputs[old.input];
+                format!("{words}: {}", standing.words(input.since, input.drained))
+            }
         }
     }
 }

@@ -44,8 +44,8 @@ pub(super) struct Endpoint {
     pub(super) last_check: Moment,
     /// The last definite state that was told of.
     pub(super) told: Option<State>,
-    /// The interval it is polled at, milliseconds.
-    interval_ms: u64,
+    /// The interval it is polled at, milliseconds: up to 49 days, a configured one is a day at most.
+    interval_ms: u32,
     rank: Option<NonZeroU32>,
     /// In the answer.
     pub(super) chosen: bool,
@@ -55,9 +55,11 @@ pub(super) struct Endpoint {
     pub(super) dirty: bool,
     last_outcome: Option<Outcome>,
     times_ms: [Millis; 3],
-    passed: u64,
-    /// Results other than [`Outcome::Ok`]: the kinds that there were.
-    others: Few<(Outcome, u64)>,
+    /// Results that were [`Outcome::Ok`]. At ten a second the last one is counted after 13 years.
+    passed: u32,
+    /// Results of another kind: of most addresses there were none, or all of one kind. Further kinds are rare.
+    failed: u32,
+    failed_as: Outcome,
     round: Round,
     /// `None` = nothing of it applies.
     rare: Option<Box<Rare>>,
@@ -69,12 +71,15 @@ struct Rare {
     /// `None` = nothing applies.
     effect: Option<Box<Effect>>,
     reported_priority: Option<Option<u32>>,
-    last_error: Option<Arc<str>>,
+    last_error: Option<Box<str>>,
     certificate_days: Option<i64>,
+    /// Results other than [`Outcome::Ok`] and the kind of [`Endpoint::failed`]: the kinds that there were.
+    others: Few<(Outcome, u32)>,
 }
 
 /// What applies to most addresses.
-const NOTHING_RARE: &Rare = &Rare { effect: None, reported_priority: None, last_error: None, certificate_days: None };
+const NOTHING_RARE: &Rare =
+    &Rare { effect: None, reported_priority: None, last_error: None, certificate_days: None, others: Few::None };
 
 /// What operators say of most addresses.
 const NO_EFFECT: &Effect = &Effect { drained: None, forced: false };
@@ -130,7 +135,8 @@ impl Endpoint {
             last_outcome: None,
             times_ms: [Millis::UNKNOWN; 3],
             passed: 0,
-            others: Few::default(),
+            failed: 0,
+            failed_as: Outcome::LocalError,
             round: Round::NEW,
             rare: None,
         }
@@ -168,7 +174,7 @@ impl Endpoint {
 
     /// The interval it is polled at.
     pub(super) fn interval(&self) -> Duration {
-        Duration::from_millis(self.interval_ms)
+        Duration::from_millis(self.interval_ms.into())
     }
 
     /// It is polled at another interval; sub-millisecond parts are dropped.
@@ -196,10 +202,12 @@ impl Endpoint {
 
     /// Results so far, by [`Outcome::ALL`].
     fn counts(&self) -> [u64; Outcome::ALL.len()] {
-        Outcome::ALL.map(|outcome| match outcome {
+        let count = |outcome| match outcome {
             Outcome::Ok => self.passed,
-            other => self.others.iter().find(|(kind, _)| *kind == other).map_or(0, |(_, count)| *count),
-        })
+            other if other == self.failed_as => self.failed,
+            other => self.rare().others.iter().find(|(kind, _)| *kind == other).map_or(0, |(_, count)| *count),
+        };
+        Outcome::ALL.map(|outcome| u64::from(count(outcome)))
     }
 
     /// Takes in a result of one of its checks. Whether an observation came of it, and what it changed.
@@ -242,11 +250,17 @@ impl Endpoint {
     pub(super) fn count(&mut self, result: &CheckResult) {
         self.dirty = true;
         match result.outcome {
-            Outcome::Ok => self.passed += 1,
-            other => match self.others.iter_mut().find(|(kind, _)| *kind == other) {
-                Some((_, count)) => *count += 1,
-                None => self.others.push((other, 1)),
-            },
+            Outcome::Ok => self.passed = self.passed.saturating_add(1),
+            other if self.failed == 0 || other == self.failed_as => {
+                (self.failed, self.failed_as) = (self.failed.saturating_add(1), other);
+            }
+            other => {
+                let others = &mut self.rare_mut().others;
+                match others.iter_mut().find(|(kind, _)| *kind == other) {
+                    Some((_, count)) => *count = count.saturating_add(1),
+                    None => others.push((other, 1)),
+                }
+            }
         }
         self.last_outcome = Some(result.outcome);
     }
@@ -357,12 +371,12 @@ impl Endpoint {
             last_check: self.last_check.get(),
             last_outcome: self.last_outcome,
             last_error: self.last_error().map(str::to_owned),
-            interval_ms: self.interval_ms,
+            interval_ms: self.interval_ms.into(),
             stale: self.stale,
             resolved_at: self.resolved_at.get(),
             rank: self.rank(),
             chosen: self.chosen,
-            standing: self.standing.to_string(),
+            standing: self.standing.words(health.since, self.effect().drained.as_deref()).into_owned(),
             certificate_days: rare.certificate_days,
             counts: self.counts(),
             keeps_place: self.keeps_place,
@@ -376,8 +390,8 @@ impl Endpoint {
     /// Takes over what the state file kept. What is too old, from the future, or of another check orders the
     /// answers and counts as unknown.
     pub(super) fn restore(&mut self, record: &EndpointRecord, candidate: &CandidateSpec, policy: &Policy, now: Time) {
-        (self.passed, self.others) = counted(&record.counts);
-        let mut rare = Rare { effect: kept(self.effect().clone()), ..Rare::default() };
+        let others = self.take_counts(&record.counts);
+        let mut rare = Rare { effect: kept(self.effect().clone()), others, ..Rare::default() };
         self.set_rank(record.rank);
         self.chosen = record.chosen;
         if self.checks.is_empty() {
@@ -398,10 +412,10 @@ impl Endpoint {
         self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms].map(Millis::from);
         self.last_check = record.last_check.into();
         self.last_outcome = record.last_outcome;
-        rare.last_error = record.last_error.as_deref().map(Arc::from);
+        rare.last_error = record.last_error.as_deref().map(Box::from);
         self.over_limit = record.over_limit;
         self.keeps_place = record.keeps_place;
-        self.interval_ms = record.interval_ms;
+        self.interval_ms = u32::try_from(record.interval_ms).unwrap_or(u32::MAX);
         self.told = Some(record.state).filter(|state| *state != State::Unknown);
         let same = definition(candidate) == record.definition;
         if same {
@@ -415,6 +429,15 @@ impl Endpoint {
             self.forget(false, since.min(now));
         }
         self.weigh(policy);
+    }
+
+    /// Takes over how many results there were, but for those that are rare.
+    fn take_counts(&mut self, counts: &[u64; Outcome::ALL.len()]) -> Few<(Outcome, u32)> {
+        let counts = counts.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        let mut others = Outcome::ALL.into_iter().zip(counts).skip(1).filter(|(_, count)| *count > 0);
+        [self.passed, ..] = counts;
+        (self.failed_as, self.failed) = others.next().unwrap_or((Outcome::LocalError, 0));
+        others.collect()
     }
 
     /// That of the last check's times which is the latency.
@@ -440,13 +463,6 @@ fn kept(effect: Effect) -> Option<Box<Effect>> {
     (effect != *NO_EFFECT).then(|| Box::new(effect))
 }
 
-/// Results that passed, and the others of which there were any.
-fn counted(counts: &[u64; Outcome::ALL.len()]) -> (u64, Few<(Outcome, u64)>) {
-    let [passed, ..] = *counts;
-    let others = Outcome::ALL.into_iter().zip(*counts).skip(1).filter(|(_, count)| *count > 0);
-    (passed, others.collect())
-}
-
 /// A candidate's checks in words.
 fn definition(spec: &CandidateSpec) -> Arc<str> {
     match &*spec.checks {
@@ -459,8 +475,8 @@ fn as_ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn as_whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn as_whole_ms(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// A record as the ranking sees it: what the commands rebuild from the state file.
@@ -484,4 +500,14 @@ pub fn input_of_record<'a>(record: &'a EndpointRecord, spec: &'a NameSpec) -> Op
         deviation_ms: record.deviation_ms,
         last_rank: record.rank,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_keeps_its_size() {
+        assert!(size_of::<Endpoint>() <= 128, "{} bytes, fifty thousand times", size_of::<Endpoint>());
+    }
 }

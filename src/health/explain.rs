@@ -53,10 +53,7 @@ pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
     let both: Vec<Input<'_>> = inputs.iter().flatten().cloned().collect();
     let held = answers.map(|answer| {
         let answer = answer.filter(|answer| answer.basis == "held")?;
-        Some(match answer.addresses.as_slice() {
-            [] => Plan::Empty,
-            addresses => Plan::Addresses { turns: vec![addresses.to_vec()], stale: true },
-        })
+        Some(Plan::one(answer.addresses.as_slice(), true))
     });
     let none: &[IpAddr] = &[];
     let view = View {
@@ -111,7 +108,7 @@ fn inputs<'a>(records: &[&'a EndpointRecord], spec: &'a NameSpec) -> Vec<Input<'
 fn left_out(record: &EndpointRecord, spec: &NameSpec) -> bool {
     let candidate = spec.candidates.iter().find(|candidate| candidate.host == record.host);
     let exclusive = candidate.is_some_and(|candidate| candidate.checks.iter().any(|check| check.exclusive));
-    exclusive && record.standing == Standing::RoleConflict.to_string()
+    exclusive && record.standing == Standing::RoleConflict.words(record.since, None)
 }
 
 /// The addresses of the fallback list. The state file does not know those of its names.
@@ -129,7 +126,7 @@ fn difference(rebuilt: &Rebuilt<'_>, answer: &AnswerRecord, spec: &NameSpec) -> 
         return None;
     }
     let addresses = rebuilt.plan.addresses();
-    if addresses != answer.addresses {
+    if *addresses != *answer.addresses {
         return Some(format!("{} would be answered, {} is recorded", list(&addresses), list(&answer.addresses)));
     }
     if rebuilt.basis != answer.basis && answer.basis != "bypass" {
@@ -191,7 +188,12 @@ mod tests {
             for family in rebuilt {
                 assert_eq!(family.differs, None, "{:?} {orders:?} {records:#?}", api.policy);
                 for (record, standing) in family.places {
-                    assert_eq!(standing.to_string(), record.standing, "{:?}", api.policy);
+                    assert_eq!(
+                        standing.words(record.since, record.drained.as_deref()),
+                        record.standing,
+                        "{:?}",
+                        api.policy
+                    );
                 }
             }
         }

@@ -4,8 +4,7 @@ use std::slice;
 
 /// Elements in a row: none or one in place, more on the heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::box_collection, reason = "a thin pointer leaves the size to the one element")]
-pub(super) enum Few<T> {
+pub enum Few<T> {
     /// No element.
     #[default]
     None,

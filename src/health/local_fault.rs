@@ -7,13 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::time::Duration;
 
-use super::decide::Plan;
 use super::events::utc;
 use super::roster::{Roster, Timer};
-use super::targets::Target;
+use super::target::{Target, User};
 use super::{Event, EventKind, Host, State, Time};
 
 /// The longest that answers are held: after it, what fails is taken to be down wherever the fault is.
@@ -134,11 +132,11 @@ impl LocalFault {
 
 impl Roster {
     /// Whether a failure of an address counts: not drained, not down before.
-    pub(super) fn counts(&self, address: IpAddr, users: &[(usize, usize)]) -> bool {
-        users.iter().any(|&(name, candidate)| {
-            let endpoints = self.names.get(name).map(|name| name.endpoints.as_slice()).unwrap_or_default();
+    pub(super) fn counts(&self, address: IpAddr, users: &[User]) -> bool {
+        users.iter().any(|user| {
+            let endpoints = self.names.get(user.name()).map(|name| name.endpoints.as_slice()).unwrap_or_default();
             endpoints.iter().any(|e| {
-                let own = e.candidate() == candidate && e.address == address;
+                let own = e.candidate() == user.candidate() && e.address == address;
                 own && e.effect().drained.is_none() && e.health.state != State::Down
             })
         })
@@ -154,21 +152,20 @@ impl Roster {
 
     /// The targets of an address whose results speak about this host's network.
     fn witnesses(&self, address: IpAddr) -> impl Iterator<Item = &Target> {
-        let all = self.target_ids.range((address, 0)..=(address, u32::MAX)).filter_map(|(_, id)| self.targets.get(*id));
-        all.filter(|target| target.is_witness)
+        let own = self.targets.listed_from(Some(address)).take_while(move |target| target.address == address);
+        own.filter(|target| target.is_witness)
     }
 
     /// Every address that has such a target, from one on.
     fn witness_addresses(&self, from: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
-        let range = from.map_or(Bound::Unbounded, |address| Bound::Included((address, 0)));
-        let targets = self.target_ids.range((range, Bound::Unbounded));
-        let witnesses = targets.filter(|(_, id)| self.targets.get(**id).is_some_and(|target| target.is_witness));
+        let witnesses = self.targets.listed_from(from).filter(|target| target.is_witness);
         let mut last = None;
-        witnesses.map(|((address, _), _)| *address).filter(move |address| last.replace(*address) != Some(*address))
+        witnesses.map(|target| target.address).filter(move |address| last.replace(*address) != Some(*address))
     }
 
     pub(super) fn silent_failure(&mut self, address: IpAddr, took: Duration, now: Time) {
         let window = self.longest_interval.mul_f64(1.1) + took;
+        self.targets.put_in_order();
         let mut fault = std::mem::take(&mut self.fault);
         let next = |from: Option<IpAddr>, unheard: &dyn Fn(IpAddr) -> bool| {
             self.witness_addresses(from).find(|&other| unheard(other) && self.address_counts(other, now, window))
@@ -191,7 +188,7 @@ impl Roster {
     fn hosts_of(&self, address: IpAddr) -> Vec<Host> {
         let users = self.witnesses(address).flat_map(|target| target.users.iter());
         let hosts: BTreeSet<&Host> = users
-            .filter_map(|&(name, candidate)| self.names.get(name)?.spec.candidates.get(candidate))
+            .filter_map(|user| self.names.get(user.name())?.spec.candidates.get(user.candidate()))
             .map(|candidate| &candidate.host)
             .collect();
         hosts.into_iter().cloned().collect()
@@ -209,8 +206,8 @@ impl Roster {
                 let plan = before.map_or_else(|| family.plan.clone(), |kept| kept.1);
                 family.held = family.decided.then(|| Box::new(plan));
             }
-            let held: Vec<IpAddr> =
-                name.families.iter().filter_map(|family| family.held.as_deref()).flat_map(Plan::addresses).collect();
+            let held = name.families.iter().filter_map(|family| family.held.as_deref());
+            let held: Vec<IpAddr> = held.flat_map(|plan| plan.addresses().to_vec()).collect();
             for endpoint in &mut name.endpoints {
                 if !self.fault.involves(endpoint.address) || endpoint.checks.is_empty() {
                     continue;

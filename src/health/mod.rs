@@ -16,7 +16,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod explain;
-mod few;
+pub mod few;
 pub mod hash;
 mod idle;
 mod local_fault;
@@ -30,6 +30,7 @@ pub mod roster;
 pub mod schedule;
 mod selection;
 mod settle;
+mod target;
 mod targets;
 pub mod wall;
 
@@ -324,7 +325,7 @@ pub struct Policy {
 }
 
 /// A configured name as this room needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NameSpec {
     /// Lower case, no trailing dot; a wildcard begins with `*.`.
     pub name: Arc<str>,
@@ -354,7 +355,7 @@ impl NameSpec {
 }
 
 /// One candidate of a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CandidateSpec {
     /// Where it is.
     pub host: Host,

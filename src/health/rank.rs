@@ -4,8 +4,8 @@
 //! function of its arguments: the daemon calls it with live state, `har explain`, `har status` and
 //! `har replay` with what the state file holds, and both get the same order.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 
 use super::{Host, Policy, Select, Spread, State, Time, selection};
@@ -75,7 +75,7 @@ pub struct Place {
 }
 
 /// An address's part in the answer. Its words are those of the state file and of `har explain`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// In the answer.
     Chosen,
@@ -102,21 +102,19 @@ pub enum Standing {
     /// Nothing recent is known.
     NotKnownYet,
     /// Down.
-    Down {
-        /// Since when.
-        since: Time,
-    },
+    Down,
     /// Its check reported that it is not to be used.
     NotToBeUsed,
     /// Up, but another claims to be the one master or primary too and was there first.
     RoleConflict,
-    /// Taken out; the words say until when and by whom.
-    Drained(String),
+    /// Taken out by operators.
+    Drained,
 }
 
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Standing {
+    /// Its words, for an address that is in its state since then and drained by whom these words say.
+    pub fn words(self, since: Time, drained: Option<&str>) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Standing::Chosen => "chosen",
             Standing::NotGiven => "first by rank, but a pin, a hold or the other family decides",
             Standing::Slower => "reserve: slower than what is answered",
@@ -129,10 +127,10 @@ impl fmt::Display for Standing {
             Standing::OverMaxLatency => "slower than max_latency",
             Standing::NeverChecked => "never checked",
             Standing::NotKnownYet => "not known yet",
-            Standing::Down { since } => return write!(f, "down since {}", super::events::utc(*since)),
+            Standing::Down => return format!("down since {}", super::events::utc(since)).into(),
             Standing::NotToBeUsed => "its check says that it is not to be used",
             Standing::RoleConflict => "up, but another claims its role too and was there first",
-            Standing::Drained(words) => return write!(f, "drained {words}"),
+            Standing::Drained => return format!("drained {}", drained.unwrap_or_default()).into(),
         })
     }
 }
@@ -326,7 +324,7 @@ fn standings(
     weightless: Vec<usize>,
     rest: Vec<usize>,
 ) -> Vec<(usize, Standing)> {
-    let with = |indices: Vec<usize>, standing: Standing| indices.into_iter().map(move |i| (i, standing.clone()));
+    let with = |indices: Vec<usize>, standing: Standing| indices.into_iter().map(move |i| (i, standing));
     with(members, standing)
         .chain(with(weightless, Standing::WeightZero))
         .chain(with(rest, Standing::OutsideGroup))
@@ -362,13 +360,13 @@ fn leftover_order(placed: &[bool], inputs: &[Input<'_>], policy: &Policy) -> Vec
 
 fn standing_outside(input: &Input<'_>, fit: bool) -> Standing {
     match input.state {
-        _ if input.drained.is_some() => Standing::Drained(input.drained.unwrap_or_default().to_owned()),
+        _ if input.drained.is_some() => Standing::Drained,
         _ if input.priority.is_none() => Standing::NotToBeUsed,
         _ if fit => Standing::LowerTier,
         _ if is_up(input) => Standing::OverMaxLatency,
         State::Unknown if input.checked => Standing::NotKnownYet,
         State::Unknown => Standing::NeverChecked,
-        _ => Standing::Down { since: input.since },
+        _ => Standing::Down,
     }
 }
 

@@ -13,8 +13,9 @@ use super::decide::{Basis, Plan};
 use super::endpoint::{Endpoint, EndpointCheck};
 use super::overrides::own_reason;
 use super::resolution::{LookupKind, Lookups};
-use super::roster::{FamilyState, Name, Roster, Timer};
+use super::roster::{Name, Roster, Timer};
 use super::schedule::TargetId;
+use super::target::User;
 use super::{AnswerRecord, CandidateSpec, EndpointRecord, Event, Family, Host, NameSpec, State, Time};
 
 impl Roster {
@@ -35,13 +36,13 @@ impl Roster {
         self.names.reserve_exact(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
             let before = old.remove(&spec.name);
-            self.index.insert(Arc::clone(&spec.name), index);
-            for host in spec.candidates.iter().map(|candidate| &candidate.host).chain(&spec.fallback) {
+            let name = self.adopt(spec, before, now);
+            self.index.insert(Arc::clone(&name.spec.name), index);
+            for host in name.spec.candidates.iter().map(|candidate| &candidate.host).chain(&name.spec.fallback) {
                 if let Host::Name(host) = host {
                     self.host_users.entry(Arc::clone(host)).or_default().insert(index);
                 }
             }
-            let name = self.adopt(spec, before, now);
             self.names.push(name);
             self.attach_all(index, now);
             self.dirty.insert(index);
@@ -76,7 +77,6 @@ impl Roster {
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
-        self.pack_targets();
     }
 
     /// Fits one name to other candidates: what is unchanged (host, address, checks) keeps everything.
@@ -100,7 +100,7 @@ impl Roster {
             self.names[index].endpoints.iter().flat_map(|e| e.checks.iter()).map(|check| check.target).collect();
         for &target in &targets {
             if let Some(target) = self.targets.get_mut(target) {
-                target.users.retain(|(name, _)| *name != index);
+                target.users.retain(|user| user.name() != index);
             }
         }
         // In its place for a moment, so that the others keep theirs.
@@ -185,7 +185,6 @@ impl Roster {
         for index in 0..self.names.len() {
             self.watch_staleness(index);
         }
-        self.pack_targets();
     }
 
     fn restore_endpoint(&mut self, record: &EndpointRecord, now: Time) {
@@ -215,16 +214,17 @@ impl Roster {
         let Some(&index) = self.index.get(&record.name) else { return };
         let name = &mut self.names[index];
         let family = &mut name.families[record.family.index()];
-        family.addresses = record.addresses.as_slice().into();
-        family.last_good = record.last_good.as_slice().into();
+        family.addresses = shared(&record.addresses);
+        let same = record.last_good == record.addresses;
+        family.last_good = if same { Arc::clone(&family.addresses) } else { shared(&record.last_good) };
         family.since = record.since;
         // What a bypass put in front of it is put there anew.
-        family.reason = own_reason(&record.reason).into();
+        family.reason = self.common.share(own_reason(&record.reason));
         family.conflict.settle();
         let other = name.endpoints.iter().any(|e| Family::of(e.address) != record.family);
         let empty = |basis: Basis| other && record.addresses.is_empty() && record.basis == basis.as_str();
         if !record.addresses.is_empty() {
-            family.plan = Plan::Addresses { turns: vec![record.addresses.clone()], stale: false };
+            family.plan = Plan::one(Arc::clone(&family.addresses), false);
             (family.basis, family.decided) = (Basis::Ranked, true);
         } else if empty(Basis::Empty) {
             (family.plan, family.basis, family.decided) = (Plan::Empty, Basis::Empty, true);
@@ -238,18 +238,22 @@ impl Roster {
     }
 
     /// A name as the new configuration has it, with what is known of it.
+    ///
+    /// What is equal stays where it is in memory: ten thousand names that move with each reload leave it full of holes.
     fn adopt(&mut self, spec: NameSpec, before: Option<Name>, now: Time) -> Name {
-        let fresh = || Name {
-            spec: spec.clone(),
-            endpoints: Vec::new(),
-            families: [FamilyState::default(), FamilyState::default()],
-            last_asked: now,
-            cold: true,
-            told: None,
-            stale_timer: false,
+        let (mut name, old_spec) = match before {
+            None => (Name::new(spec, now), None),
+            Some(same) if same.spec == spec && same.hosts().next().is_none() => return unchanged(same),
+            Some(mut other) => {
+                let mut old = std::mem::replace(&mut other.spec, spec);
+                std::mem::swap(&mut old.name, &mut other.spec.name);
+                if old.candidates == other.spec.candidates {
+                    std::mem::swap(&mut old.candidates, &mut other.spec.candidates);
+                }
+                (other, Some(old))
+            }
         };
-        let mut name = before.unwrap_or_else(fresh);
-        let old_spec = std::mem::replace(&mut name.spec, spec);
+        let old_candidate = |endpoint: &Endpoint| old_spec.as_ref()?.candidates.get(endpoint.candidate());
         let mut old: Vec<Option<Endpoint>> = std::mem::take(&mut name.endpoints).into_iter().map(Some).collect();
         (name.told, name.stale_timer) = (None, false);
         // Its size from the start, fifty thousand times: what is cut off leaves holes.
@@ -261,13 +265,12 @@ impl Roster {
             for address in self.addresses_of(&candidate.host, name.spec.resolve_hold, now) {
                 let kept = old.iter_mut().find(|slot| {
                     slot.as_ref().is_some_and(|e| {
-                        e.address == address
-                            && old_spec.candidates.get(e.candidate()).is_some_and(|c| c.host == candidate.host)
+                        e.address == address && old_candidate(e).is_some_and(|c| c.host == candidate.host)
                     })
                 });
-                let mut endpoint = match kept.and_then(Option::take) {
-                    Some(endpoint) => carry_over(endpoint, &old_spec, position, candidate, &name.spec, now),
-                    None => Endpoint::new(position, address, candidate, &name.spec.pace, now),
+                let mut endpoint = match (kept.and_then(Option::take), &old_spec) {
+                    (Some(endpoint), Some(old)) => carry_over(endpoint, old, position, candidate, &name.spec, now),
+                    _ => Endpoint::new(position, address, candidate, &name.spec.pace, now),
                 };
                 if let Host::Name(host) = &candidate.host {
                     mark_resolution(&self.lookups, &mut endpoint, host);
@@ -276,9 +279,11 @@ impl Roster {
             }
         }
         name.endpoints.shrink_to_fit();
-        self.removed.extend(old.into_iter().flatten().filter_map(|e| {
-            Some((Arc::clone(&name.spec.name), old_spec.candidates.get(e.candidate())?.host.clone(), e.address))
-        }));
+        self.removed.extend(
+            old.into_iter()
+                .flatten()
+                .filter_map(|e| Some((Arc::clone(&name.spec.name), old_candidate(&e)?.host.clone(), e.address))),
+        );
         name
     }
 
@@ -331,7 +336,7 @@ impl Roster {
         };
         for endpoint in endpoints.extract_if(.., |endpoint| !stays(endpoint)) {
             for check in endpoint.checks.iter() {
-                self.detach(check.target, (index, endpoint.candidate()));
+                self.detach(check.target, User::new(index, endpoint.candidate()));
             }
             let spec = &self.names[index].spec;
             if let Some(candidate) = spec.candidates.get(endpoint.candidate()) {
@@ -362,7 +367,7 @@ impl Roster {
     fn attach_all(&mut self, index: usize, now: Time) {
         let mut endpoints = std::mem::take(&mut self.names[index].endpoints);
         for endpoint in &mut endpoints {
-            let user = (index, endpoint.candidate());
+            let user = User::new(index, endpoint.candidate());
             let Some(candidate) = self.names[index].spec.candidates.get(endpoint.candidate()) else { continue };
             let checks: Vec<_> = candidate.checks.iter().filter(|check| !check.is_none).cloned().collect();
             let attached = endpoint.checks.iter().all(|check| self.is_user(check.target, user));
@@ -405,6 +410,11 @@ impl Roster {
     }
 }
 
+/// A list for all who keep it; an empty one takes no place.
+fn shared(addresses: &[IpAddr]) -> Arc<[IpAddr]> {
+    if addresses.is_empty() { Arc::default() } else { addresses.into() }
+}
+
 /// Notes when a look-up last gave an address, and whether its host still resolves.
 fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) {
     let Some(entry) = lookups.get(host) else { return };
@@ -413,6 +423,14 @@ fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) 
     let seen = Moment::from(seen);
     endpoint.dirty |= endpoint.stale != stale || endpoint.resolved_at != seen;
     (endpoint.stale, endpoint.resolved_at) = (stale, seen);
+}
+
+/// What a reload makes of a name that is as it was and has addresses alone.
+fn unchanged(mut name: Name) -> Name {
+    (name.told, name.stale_timer) = (None, false);
+    name.families.iter_mut().for_each(|family| family.unwritten = true);
+    name.endpoints.iter_mut().for_each(|endpoint| endpoint.dirty = true);
+    name
 }
 
 /// What a reload makes of an endpoint whose host and address are as before.

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compact::Common;
 use super::conflict::Conflict;
 use super::decide::{Basis, Decision, Plan};
 use super::endpoint::Endpoint;
@@ -21,7 +22,7 @@ use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
 use super::resolution::{LookupJob, LookupResult, Lookups};
 use super::schedule::{CheckJob, TargetId, is_late};
-use super::targets::Targets;
+use super::target::{Targets, User};
 use super::wall::WallClock;
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
@@ -54,14 +55,14 @@ pub struct Roster {
     pub(super) removed_names: Vec<Arc<str>>,
     pub(super) started: Option<Time>,
     pub(super) targets: Targets,
-    /// By address and check.
-    pub(super) target_ids: BTreeMap<(IpAddr, u32), TargetId>,
-    /// Targets in the order in which they are due; each has its time itself.
-    pub(super) queue: BTreeSet<(Time, TargetId)>,
     late: u64,
     timers: BTreeSet<(Time, Timer)>,
+    /// Names whose results may have become too old, by when: with one interval for all they are thousands at a time.
+    stale: BTreeMap<Time, Vec<u32>>,
     pub(super) told_orders: Told,
     round_done: bool,
+    /// Reasons: most names have the same.
+    pub(super) common: Common,
     /// Names whose candidates have not been found yet, and may be any moment.
     pub(super) discovering: BTreeSet<Arc<str>>,
 }
@@ -86,10 +87,11 @@ pub(super) struct Name {
 pub(super) struct FamilyState {
     pub(super) plan: Plan,
     pub(super) basis: Basis,
-    pub(super) reason: Box<str>,
+    pub(super) reason: Arc<str>,
     pub(super) since: Time,
-    pub(super) addresses: Box<[IpAddr]>,
-    pub(super) last_good: Box<[IpAddr]>,
+    /// Those of the plan; one list with it, where it has one, as the next one.
+    pub(super) addresses: Arc<[IpAddr]>,
+    pub(super) last_good: Arc<[IpAddr]>,
     /// The plan from before an episode of silent failures.
     pub(super) before_episode: Option<Box<(u64, Plan)>>,
     /// What is held while the fault is taken to be here.
@@ -104,8 +106,8 @@ pub(super) struct FamilyState {
 /// What happens by itself at some time. Looked at when it comes: what moved meanwhile is put back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Results of a name may have become too old.
-    Stale(usize),
+    /// Results of some names may have become too old, see [`Roster::stale`].
+    Stale,
     /// Addresses of a host name may have been kept long enough.
     Hold(Arc<str>),
     /// An override may have ended.
@@ -203,7 +205,7 @@ impl Roster {
     pub fn next_checks(&mut self, now: Time, limit: usize) -> Vec<CheckJob> {
         let mut jobs = Vec::new();
         while jobs.len() < limit
-            && let Some(id) = self.pop_due(now)
+            && let Some(id) = self.targets.pop_due(now)
         {
             let Some(target) = self.targets.get_mut(id) else { continue };
             target.running = true;
@@ -220,7 +222,7 @@ impl Roster {
         // With its result, so that a check that waited for a worker is late too.
         let began = Time(now.0.saturating_sub(u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX)));
         // What runs at once, out of turn (at a start, after a resume), has no time that it could miss.
-        self.late += u64::from(!target.align && is_late(target.due, began, target.interval()));
+        self.late += u64::from(!target.align && is_late(target.due(), began, target.interval()));
         let address = target.address;
         let speaks = target.is_witness && result.outcome != Outcome::LocalError;
         let users = target.users.take();
@@ -232,8 +234,8 @@ impl Roster {
             self.network_works(now, &format!("a check of {address} got through"));
         }
         let counts = silent && self.counts(address, &users);
-        for &(name, candidate) in users.iter() {
-            self.apply_to_endpoint(id, (name, candidate, address), result, silent, now);
+        for &user in users.iter() {
+            self.apply_to_endpoint(id, (user, address), result, silent, now);
         }
         if let Some(target) = self.targets.get_mut(id) {
             target.users = users;
@@ -247,7 +249,7 @@ impl Roster {
     /// When something is due next: a check, a look-up, an expiry. What was handed out is not.
     pub fn next_due(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [self.queue.first().map(|(at, _)| *at), self.lookups.next_due(), timer].into_iter().flatten().min()
+        [self.targets.next_due(), self.lookups.next_due(), timer].into_iter().flatten().min()
     }
 
     /// Expiries, staleness, holds. To be called before decisions are taken.
@@ -256,7 +258,7 @@ impl Roster {
             && let Some((_, timer)) = self.timers.pop_first()
         {
             match timer {
-                Timer::Stale(name) => self.forget_stale(name, now),
+                Timer::Stale => self.forget_all_stale(now),
                 Timer::Hold(host) => self.sync_host(&host, now),
                 Timer::Overrides => self.set_overrides(self.overrides.rows().to_vec(), now),
                 Timer::Drains => self.expire_drains(now),
@@ -307,8 +309,8 @@ impl Roster {
 
     /// The candidate behind a target; of several that share it the first.
     pub fn candidate_of(&self, target: TargetId) -> Option<Host> {
-        let &(name, candidate) = self.targets.get(target)?.users.first()?;
-        Some(self.names.get(name)?.spec.candidates.get(candidate)?.host.clone())
+        let user = self.targets.get(target)?.users.first()?;
+        Some(self.names.get(user.name())?.spec.candidates.get(user.candidate())?.host.clone())
     }
 
     /// Checks that began late since the start, see [`Summary::late_checks`].
@@ -358,12 +360,13 @@ impl Roster {
     fn apply_to_endpoint(
         &mut self,
         id: TargetId,
-        (name_index, candidate, address): (usize, usize, IpAddr),
+        (user, address): (User, IpAddr),
         result: &CheckResult,
         silent: bool,
         now: Time,
     ) {
         let holds = self.fault.holds();
+        let (name_index, candidate) = (user.name(), user.candidate());
         let Some(name) = self.names.get_mut(name_index) else { return };
         let own = |e: &&mut Endpoint| e.candidate() == candidate && e.address == address;
         let Some(endpoint) = name.endpoints.iter_mut().find(own) else { return };
@@ -386,6 +389,17 @@ impl Roster {
             };
             let event = state_event(name, (candidate, address), &transition, now);
             self.events.extend(event.filter(|_| news));
+        }
+    }
+
+    fn forget_all_stale(&mut self, now: Time) {
+        while let Some((at, mut names)) = self.stale.pop_first() {
+            if at > now {
+                self.stale.insert(at, names);
+                return;
+            }
+            names.sort_unstable();
+            names.into_iter().for_each(|name| self.forget_stale(name as usize, now));
         }
     }
 
@@ -418,7 +432,8 @@ impl Roster {
             name.stale_timer = true;
             // On whole seconds, so that many names share a wake-up.
             let at = Time(at.0.div_ceil(1000).saturating_mul(1000));
-            self.timer(at, Timer::Stale(index));
+            self.stale.entry(at).or_default().push(index as u32);
+            self.timer(at, Timer::Stale);
         }
     }
 
@@ -430,6 +445,7 @@ impl Roster {
     /// Forgets all timers, whose names have other indices now.
     pub(super) fn clear_timers(&mut self) {
         self.timers.clear();
+        self.stale.clear();
         let dues = [
             (self.overrides.next_expiry().map(|end| self.wall.when(end)), Timer::Overrides),
             (self.drains_end(), Timer::Drains),
@@ -444,6 +460,19 @@ impl Roster {
 }
 
 impl Name {
+    /// A new one, of which nothing is known.
+    pub(super) fn new(spec: NameSpec, now: Time) -> Name {
+        Name {
+            spec,
+            endpoints: Vec::new(),
+            families: [FamilyState::default(), FamilyState::default()],
+            last_asked: now,
+            cold: true,
+            told: None,
+            stale_timer: false,
+        }
+    }
+
     /// Its candidates that are looked up.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &Arc<str>> {
         self.spec.candidates.iter().filter_map(|candidate| match &candidate.host {

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::conflict::{Conflict, News};
-use super::decide::{Answered, Basis, Decision, FamilyDecision, Plan, Ranked, View, decide};
+use super::decide::{Answered, Basis, Decision, FamilyDecision, Plan, View, decide};
 use super::endpoint::Endpoint;
 use super::events::place;
 use super::overrides::{SEAM, row_words};
-use super::rank::{Input, Ranking, Sharer};
+use super::rank::{Input, Sharer};
 use super::roster::{Name, Records, Roster};
 use super::{AnswerRecord, Event, EventKind, Family, Host, State, Time};
 
@@ -62,15 +62,11 @@ impl Roster {
         changed |= name.told != Some((bypass, waiting));
         name.told = Some((bypass, waiting));
         let name = &self.names[index];
-        let mut answered = answered.into_iter();
         changed.then(|| Decision {
             name: index,
             bypass,
             waiting,
-            families: Family::BOTH.map(|family| {
-                let ranking = answered.next().map(|answered| answered.ranking).unwrap_or_default();
-                family_decision(name, family, &by_family[family.index()], ranking)
-            }),
+            families: Family::BOTH.map(|family| family_decision(name, family)),
         })
     }
 
@@ -240,10 +236,10 @@ impl Roster {
             let Some(endpoint) = family.get(placed.input).and_then(|&i| endpoints.get_mut(i)) else { continue };
             let rank = u32::try_from(rank + 1).ok();
             let chosen = given.contains(&endpoint.address);
-            if (endpoint.rank(), endpoint.chosen, &endpoint.standing) != (rank, chosen, &placed.standing) {
+            if (endpoint.rank(), endpoint.chosen, endpoint.standing) != (rank, chosen, placed.standing) {
                 endpoint.set_rank(rank);
                 endpoint.chosen = chosen;
-                endpoint.standing = placed.standing.clone();
+                endpoint.standing = placed.standing;
                 endpoint.dirty = true;
                 self.unwritten.insert(index);
             }
@@ -265,7 +261,7 @@ impl Roster {
         let addresses = answered.plan.addresses();
         let fit = matches!(answered.basis, Basis::Ranked | Basis::Panic | Basis::Empty);
         if fit && *state.last_good != *addresses {
-            state.last_good = addresses.as_slice().into();
+            state.last_good = Arc::clone(&addresses);
             state.unwritten = true;
             self.unwritten.insert(index);
         }
@@ -281,13 +277,13 @@ impl Roster {
         state.basis = answered.basis;
         state.unwritten = true;
         self.unwritten.insert(index);
-        let old = std::mem::replace(&mut state.addresses, addresses.into());
+        let old = std::mem::replace(&mut state.addresses, addresses);
         let quiet = first && state.addresses.is_empty();
         let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
         if differs {
             state.since = now;
         }
-        state.reason = reason.as_str().into();
+        state.reason = self.common.share(&reason);
         if !quiet && (old != state.addresses || kind_differs) {
             let event = answer_event(name, family, &before, &old, reason, first, now);
             self.events.push(event);
@@ -301,25 +297,14 @@ fn indices_of(name: &Name, family: Family) -> Vec<usize> {
     (0..name.endpoints.len()).filter(|&i| Family::of(name.endpoints[i].address) == family).collect()
 }
 
-fn family_decision(name: &Name, family: Family, indices: &[usize], ranking: Ranking) -> FamilyDecision {
+fn family_decision(name: &Name, family: Family) -> FamilyDecision {
     let state = &name.families[family.index()];
-    let ranked = ranking.places.into_iter().filter_map(|placed| {
-        let endpoint = name.endpoints.get(*indices.get(placed.input)?)?;
-        Some(Ranked {
-            host: name.spec.candidates.get(endpoint.candidate())?.host.clone(),
-            address: endpoint.address,
-            state: endpoint.health.state,
-            latency_ms: endpoint.health.latency_ms.get(),
-            standing: placed.standing,
-        })
-    });
     FamilyDecision {
         family,
         plan: state.plan.clone(),
         basis: state.basis,
-        reason: state.reason.to_string(),
+        reason: Arc::clone(&state.reason),
         since: state.since,
-        ranking: ranked.collect(),
     }
 }
 

@@ -123,6 +123,12 @@ impl World {
         &self.decisions[&name].families[family.index()].plan
     }
 
+    /// The latency of the first name's address that ranks first.
+    pub(super) fn first_ms(&self) -> Option<f64> {
+        let first = self.roster.names[0].endpoints.iter().find(|endpoint| endpoint.rank() == Some(1));
+        first.and_then(|endpoint| endpoint.health.latency_ms.get())
+    }
+
     pub(super) fn basis(&self, name: usize, family: Family) -> &'static str {
         self.decisions[&name].families[family.index()].basis.as_str()
     }

@@ -38,7 +38,7 @@ impl Poller {
                     .iter()
                     .map(|addresses| Turn {
                         given: tally.watch(decision.name, addresses),
-                        addresses: addresses.clone(),
+                        addresses: addresses.to_vec(),
                     })
                     .collect(),
                 stale: *stale,

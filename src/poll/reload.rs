@@ -1,5 +1,6 @@
 //! A configuration that is read again while har runs: what is taken over, and what waits for a restart.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use log::warn;
@@ -8,6 +9,7 @@ use super::jobs::Loaded;
 use super::{Poller, Publication};
 use crate::config::values::in_names;
 use crate::config::{Config, Report};
+use crate::dns::HostName;
 use crate::health::{Event, EventKind, Time};
 use crate::store::Batch;
 
@@ -23,7 +25,7 @@ impl Poller {
     /// Takes over what was read, or stays with what runs.
     pub(super) fn reloaded(&mut self, loaded: Loaded, now: Time) {
         self.reloading = false;
-        let fresh = match loaded {
+        let mut fresh = match loaded {
             Ok(fresh) => fresh,
             Err(report) => {
                 log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
@@ -39,6 +41,7 @@ impl Poller {
         for key in needs_restart(&self.config, &fresh.config) {
             warn!("{key} has changed: this takes effect with a restart of har");
         }
+        keep_in_place(&mut fresh.config, &self.config);
         self.config = Arc::new(fresh.config);
         self.catalogue = fresh.catalogue;
         self.roster.configure(fresh.compiled.specs, now);
@@ -60,6 +63,17 @@ impl Poller {
         let words = format!("the configuration was loaded again: {}", in_names(self.config.names.len()));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
         self.write_everything(now);
+    }
+}
+
+/// Has the names that stay be those that are there already. What was made while the file was read stands between much
+/// that is gone by now, and would keep its pages.
+fn keep_in_place(fresh: &mut Config, running: &Config) {
+    let known: HashSet<&HostName> = running.names.iter().map(|name| &name.name).collect();
+    for name in &mut fresh.names {
+        if let Some(&known) = known.get(&name.name) {
+            name.name = known.clone();
+        }
     }
 }
 

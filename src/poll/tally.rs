@@ -18,17 +18,18 @@ pub struct Tally {
 }
 
 struct Watched {
-    name: usize,
-    addresses: Box<[IpAddr]>,
+    name: u32,
+    addresses: Arc<[IpAddr]>,
     given: Arc<AtomicU64>,
     seen: u64,
 }
 
 impl Tally {
     /// A counter for a new answer of `name`.
-    pub fn watch(&mut self, name: usize, addresses: &[IpAddr]) -> Arc<AtomicU64> {
+    pub fn watch(&mut self, name: usize, addresses: &Arc<[IpAddr]>) -> Arc<AtomicU64> {
         let given = Arc::new(AtomicU64::new(0));
-        self.turns.push(Watched { name, addresses: addresses.into(), given: Arc::clone(&given), seen: 0 });
+        let addresses = Arc::clone(addresses);
+        self.turns.push(Watched { name: name as u32, addresses, given: Arc::clone(&given), seen: 0 });
         given
     }
 
@@ -42,7 +43,7 @@ impl Tally {
             let more = given - turn.seen;
             turn.seen = given;
             if more > 0 {
-                counts.extend(turn.addresses.iter().map(|&address| ((turn.name, address), more)));
+                counts.extend(turn.addresses.iter().map(|&address| ((turn.name as usize, address), more)));
             }
             held
         });
@@ -69,9 +70,9 @@ mod tests {
     fn a_replaced_answer_is_counted_to_its_end() {
         let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let mut tally = Tally::default();
-        let first = tally.watch(0, &[one, two]);
+        let first = tally.watch(0, &[one, two].into());
         first.fetch_add(3, Ordering::Relaxed);
-        let second = tally.watch(0, &[two]);
+        let second = tally.watch(0, &[two].into());
         second.fetch_add(1, Ordering::Relaxed);
         let counts = tally.collect();
         assert_eq!(counts, [((0, one), 3), ((0, two), 4)]);

@@ -88,8 +88,8 @@ struct Watched {
 
 #[derive(Default)]
 struct Side {
-    turns: Vec<Vec<IpAddr>>,
-    addresses: Option<Vec<IpAddr>>,
+    turns: Vec<Arc<[IpAddr]>>,
+    addresses: Option<Arc<[IpAddr]>>,
     since: Time,
     sums: Outcomes,
     answered: f64,
@@ -255,7 +255,7 @@ impl<'a> Course<'a> {
             let changed = side.addresses.as_ref().is_some_and(|before| *before != addresses);
             side.sums.changes += u64::from(changed && now > warm);
             side.turns = match &of_family.plan {
-                Plan::Addresses { turns, .. } => turns.clone(),
+                Plan::Addresses { turns, .. } => turns.to_vec(),
                 _ => Vec::new(),
             };
             side.addresses = Some(addresses);

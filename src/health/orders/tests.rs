@@ -249,7 +249,11 @@ fn what_a_drain_record_listed_stays_drained_over_a_restart() {
     let mut second = World::new(vec![with_record()], Box::new(|_, _, _| ok(5.0)));
     second.roster.restore(&records.endpoints, &records.answers, second.now);
     let decision = second.roster.take_decisions(second.now);
-    assert_eq!(decision[0].families[0].plan.addresses(), ["10.0.0.2".parse::<IpAddr>().unwrap()], "before any look-up");
+    assert_eq!(
+        *decision[0].families[0].plan.addresses(),
+        ["10.0.0.2".parse::<IpAddr>().unwrap()],
+        "before any look-up"
+    );
     // The record says so no longer.
     second.run(Duration::from_secs(3));
     let drained = |world: &mut World| {

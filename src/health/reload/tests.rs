@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::health::roster::Name;
 use crate::health::world::{START, World, ok, refused, spec};
 use crate::health::{EventKind, State, Time};
 
@@ -36,6 +37,26 @@ fn what_is_unchanged_keeps_everything_and_others_are_left_alone() {
     assert_eq!(world.roster.targets.len(), 3);
     world.roster.refit(spec("a.example", &[]), now);
     assert_eq!(world.roster.targets.len(), 1);
+}
+
+#[test]
+fn what_is_equal_stays_where_it_is_in_memory() {
+    let specs = || vec![spec("a.example", &["10.0.0.1"]), spec("b.example", &["10.0.0.1", "10.0.0.2"])];
+    let mut world = World::new(specs(), Box::new(|_: IpAddr, _: u32, _: Time| ok(10.0)));
+    world.run(Duration::from_secs(5));
+    let places = |world: &World| -> Vec<_> {
+        let place = |name: &Name| (name.spec.name.as_ptr(), name.spec.candidates.as_ptr());
+        world.roster.names.iter().map(place).collect()
+    };
+    let before = places(&world);
+    let mut fresh = specs();
+    Arc::make_mut(&mut fresh[1].pace).interval *= 2;
+    let (now, interval) = (world.now, fresh[1].pace.interval);
+    world.roster.configure(fresh, now);
+    assert_eq!(places(&world), before);
+    assert_eq!(world.roster.names[1].spec.pace.interval, interval, "what changed is taken over");
+    assert_eq!(addresses(&world, 1).len(), 2);
+    assert!(addresses(&world, 1).iter().all(|(_, state)| *state == State::Up));
 }
 
 #[test]

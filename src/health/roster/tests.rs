@@ -323,7 +323,7 @@ fn several_checks_must_all_pass() {
     };
     let mut world = World::new(vec![api], Box::new(script));
     world.run(seconds(30));
-    assert_eq!(world.decisions[&0].families[0].ranking[0].latency_ms.map(f64::round), Some(5.0));
+    assert_eq!(world.first_ms().map(f64::round), Some(5.0));
     *good.borrow_mut() = false;
     world.run(seconds(30));
     assert_eq!(world.roster.summary().down, 1);

@@ -5,8 +5,8 @@ use crate::health::{LatencyOf, Policy};
 
 /// The state of an address of the first name, as the ranking saw it last.
 fn standing(world: &World, address: &str) -> String {
-    let ranking = &world.decisions[&0].families[0].ranking;
-    ranking.iter().find(|place| place.address.to_string() == address).unwrap().standing.to_string()
+    let endpoint = world.roster.names[0].endpoints.iter().find(|e| e.address.to_string() == address).unwrap();
+    endpoint.standing.words(endpoint.health.since, endpoint.effect().drained.as_deref()).into_owned()
 }
 
 #[test]
@@ -87,8 +87,7 @@ fn another_kind_of_latency_counts_from_the_reload_on() {
         world.roster.configure(specs(latency), world.now);
         // Long enough for the deviation to settle again.
         world.run(seconds(100));
-        let first = &world.decisions[&0].families[0].ranking[0];
-        assert_eq!((world.answer(), first.latency_ms), (vec![answer.to_owned()], Some(ms)), "{latency:?}");
+        assert_eq!((world.answer(), world.first_ms()), (vec![answer.to_owned()], Some(ms)), "{latency:?}");
         assert_eq!(world.roster.summary().unknown, 0, "nothing is forgotten for it");
     }
 }

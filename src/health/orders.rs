@@ -62,7 +62,9 @@ impl Roster {
             self.timer(end, Timer::Overrides);
         }
         self.told_orders.idle = self.idle_orders();
-        self.apply_effects();
+        if !(old.is_empty() && new.is_empty()) {
+            self.apply_effects();
+        }
     }
 
     /// Rows that make no sense, in words: each is told of once.
@@ -187,6 +189,9 @@ impl Roster {
             let Some(record) = name.spec.drain_record.clone() else { continue };
             let list = self.drains.entry(Arc::clone(&record)).or_insert_with(|| DrainList::remembered(&record));
             list.remember(words, endpoint.address, now);
+        }
+        if self.drains.is_empty() {
+            return;
         }
         if let Some(end) = self.drains.values().filter_map(DrainList::next_expiry).min() {
             self.timer(end, Timer::Drains);

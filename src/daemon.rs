@@ -66,7 +66,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let signals = Signals::take_over().map_err(|error| Failure::Run(format!("signals cannot be caught: {error}")))?;
     let clock = Clock::new();
     let load = |candidates| store.load(candidates);
-    let (prepared, stored) = poll::begin::prepare(config, &os::machine_id(), clock.now(), load);
+    let (prepared, stored, snapshot) = poll::begin::prepare(config, &os::machine_id(), clock.now(), load, blank);
     stored.notes.iter().for_each(|note| warn!("{note}"));
     if let Some(pid) = stored.other_writer() {
         let state = prepared.config().server.state.display();
@@ -79,7 +79,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let writer = writer(store, prepared.config(), &inbox);
     let (mut poller, answers, servers) = Poller::new(poll::begin::Setup {
         prepared,
-        stored,
+        stored: &stored,
         listeners: addresses.clone(),
         clock,
         inbox: inbox.clone(),
@@ -87,7 +87,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         store_trouble,
     });
     let config = poller.config();
-    let first = table(&config, answers, &servers, &[], tallies.table());
+    let first = table(&config, snapshot, answers, &servers, &[], tallies.table());
     let upstreams = Upstreams::default();
     let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Arc::clone(&upstreams) }));
     let notices = inbox.clone();
@@ -104,6 +104,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .map_err(|error| Failure::Run(format!("the event loop cannot be set up: {error}")))?;
     // Everything is there that an answer needs: who has asked by now does not wait for the rest.
     server.begin(Instant::now());
+    drop(stored);
     poller
         .begin_writing()
         .map_err(|error| Failure::Run(format!("the thread that writes the state file cannot be started: {error}")))?;
@@ -260,7 +261,8 @@ fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Upda
         Publication::Table { config, answers, servers, looping } => {
             logger.set_level(config.server.log);
             let names = shared.tallies.configure(&config);
-            let update = Update::Table(Box::new(table(&config, answers, &servers, &looping, names)));
+            let snapshot = blank(&config);
+            let update = Update::Table(Box::new(table(&config, snapshot, answers, &servers, &looping, names)));
             shared.config = config;
             update
         }
@@ -273,14 +275,8 @@ fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Upda
     }
 }
 
-/// Everything that a configuration means to the event loop.
-fn table(
-    config: &Config,
-    answers: Vec<NameAnswer>,
-    servers: &[SocketAddr],
-    looping: &[SocketAddr],
-    names: Arc<NameTable>,
-) -> Table {
+/// The names and suffixes of a configuration, with no answers yet.
+fn blank(config: &Config) -> Snapshot {
     let settings = config.names.iter().map(|name| NameSettings {
         name: name.name.clone(),
         ttl: name.ttl,
@@ -291,7 +287,18 @@ fn table(
         },
     });
     let suffixes: Vec<HostName> = config.upstream.routes.iter().map(|route| route.suffix.clone()).collect();
-    let mut snapshot = Snapshot::new(settings.collect(), &suffixes);
+    Snapshot::new(settings.collect(), &suffixes)
+}
+
+/// Everything that a configuration means to the event loop.
+fn table(
+    config: &Config,
+    mut snapshot: Snapshot,
+    answers: Vec<NameAnswer>,
+    servers: &[SocketAddr],
+    looping: &[SocketAddr],
+    names: Arc<NameTable>,
+) -> Table {
     for (name, answer) in (0..).zip(answers) {
         snapshot.set(name, answer);
     }

@@ -64,7 +64,9 @@ impl Roster {
             self.timer(self.wall.when(end), Timer::Overrides);
         }
         self.told_orders.idle = self.idle_orders();
-        self.apply_effects();
+        if !(old.is_empty() && new.is_empty()) {
+            self.apply_effects();
+        }
     }
 
     /// By which clock people order and read, from now on. An order's end is where that clock says.
@@ -207,6 +209,9 @@ impl Roster {
             let Some(record) = name.spec.drain_record.clone() else { continue };
             let list = self.drains.entry(Arc::clone(&record)).or_insert_with(|| DrainList::remembered(&record));
             list.remember(words, endpoint.address, self.wall.at(now));
+        }
+        if self.drains.is_empty() {
+            return;
         }
         if let Some(end) = self.drains_end() {
             self.timer(end, Timer::Drains);

@@ -61,9 +61,12 @@ impl Roster {
         self.drop_all_unused();
         let records: BTreeSet<&Arc<str>> =
             self.names.iter().filter_map(|name| name.spec.drain_record.as_ref()).collect();
+        let orders = !self.overrides.rows().is_empty() || !self.drains.is_empty();
         self.drains.retain(|record, _| records.contains(record));
         self.clear_timers();
-        self.apply_effects();
+        if orders {
+            self.apply_effects();
+        }
         self.review_orders(now);
         let hosts: Vec<Arc<str>> = self.host_users.keys().cloned().collect();
         for host in hosts {
@@ -155,6 +158,32 @@ impl Roster {
 
     /// Warm start: to be called once, after the first `configure`.
     pub fn restore(&mut self, endpoints: &[EndpointRecord], answers: &[AnswerRecord], now: Time) {
+        // Every name may be answered differently now.
+        self.dirty.extend(0..self.names.len());
+        self.unwritten.extend(0..self.names.len());
+        self.restore_hosts(endpoints, now);
+        let mut last: Option<(&Arc<str>, usize)> = None;
+        for record in endpoints {
+            // A name comes with all its addresses, mostly.
+            let known = last.filter(|(name, _)| **name == record.name).map(|(_, index)| index);
+            let Some(index) = known.or_else(|| self.index.get(&record.name).copied()) else { continue };
+            last = Some((&record.name, index));
+            self.restore_endpoint(index, record, now);
+        }
+        self.restore_drains(endpoints, now);
+        for record in answers {
+            self.restore_answer(record);
+        }
+        for index in 0..self.names.len() {
+            self.watch_staleness(index);
+        }
+    }
+
+    /// Warm start: the addresses that host names among the candidates had.
+    fn restore_hosts(&mut self, endpoints: &[EndpointRecord], now: Time) {
+        if self.host_users.is_empty() {
+            return;
+        }
         for record in endpoints {
             if let (Some(&index), Host::Name(host)) = (self.index.get(&record.name), &record.host) {
                 let known = self.names[index].hosts().any(|candidate| candidate == host);
@@ -168,27 +197,17 @@ impl Roster {
                 }
             }
         }
-        for index in 0..self.names.len() {
+        let users: BTreeSet<usize> = self.host_users.values().flatten().copied().collect();
+        for index in users {
             self.sync_name(index, None, now);
         }
         let hosts: Vec<Arc<str>> = self.host_users.keys().cloned().collect();
         for host in hosts {
             self.watch_hold(&host, now);
         }
-        for record in endpoints {
-            self.restore_endpoint(record, now);
-        }
-        self.restore_drains(endpoints, now);
-        for record in answers {
-            self.restore_answer(record);
-        }
-        for index in 0..self.names.len() {
-            self.watch_staleness(index);
-        }
     }
 
-    fn restore_endpoint(&mut self, record: &EndpointRecord, now: Time) {
-        let Some(&index) = self.index.get(&record.name) else { return };
+    fn restore_endpoint(&mut self, index: usize, record: &EndpointRecord, now: Time) {
         let name = &mut self.names[index];
         let candidates = &name.spec.candidates;
         let same = |e: &&mut Endpoint| {
@@ -202,11 +221,10 @@ impl Roster {
             return;
         }
         // Every host of a fleet keeps its own place in the interval through a restart of all of them.
-        let due = record.last_check.unwrap_or(now).after(endpoint.interval()).max(now);
-        let (targets, interval): (Vec<_>, Duration) =
-            (endpoint.checks.iter().map(|check| check.target).collect(), endpoint.interval());
-        for target in targets {
-            self.resume_pace(target, due, interval);
+        let (checks, interval) = (endpoint.checks.clone(), endpoint.interval());
+        let due = record.last_check.unwrap_or(now).after(interval).max(now);
+        for check in checks.iter() {
+            self.resume_pace(check.target, due, interval);
         }
     }
 

@@ -169,7 +169,9 @@ impl Roster {
                 let priority = input.priority.filter(|_| !conflict.leaves_out(e.address));
                 Some(Input { priority, since: self.wall.at(input.since), ..input })
             };
-            endpoints.filter_map(input).collect()
+            let mut inputs = Vec::with_capacity(indices.len());
+            inputs.extend(endpoints.filter_map(input));
+            inputs
         };
         View {
             policy: &spec.policy,
@@ -294,7 +296,9 @@ impl Roster {
 
 /// The endpoints of a family, in their order.
 fn indices_of(name: &Name, family: Family) -> Vec<usize> {
-    (0..name.endpoints.len()).filter(|&i| Family::of(name.endpoints[i].address) == family).collect()
+    let mut indices = Vec::with_capacity(name.endpoints.len());
+    indices.extend((0..name.endpoints.len()).filter(|&i| Family::of(name.endpoints[i].address) == family));
+    indices
 }
 
 fn family_decision(name: &Name, family: Family) -> FamilyDecision {

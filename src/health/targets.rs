@@ -84,6 +84,10 @@ impl Roster {
 
     /// Makes sure that a check comes within the interval that its users want by now.
     pub(super) fn hasten(&mut self, id: TargetId, now: Time) {
+        // Nothing is wanted sooner than now, which all are at a start.
+        if self.targets.get(id).is_none_or(|target| !target.is_queued() || target.due() <= now) {
+            return;
+        }
         let wanted = self.wanted_interval(id, now);
         self.hasten_to(id, now.after(wanted));
     }

@@ -41,11 +41,11 @@ pub struct Prepared {
 }
 
 /// What a poller needs to begin.
-pub struct Setup {
+pub struct Setup<'a> {
     /// The configuration it starts with.
     pub prepared: Prepared,
-    /// What the state file remembers.
-    pub stored: Stored,
+    /// What the state file remembers. Lent, since to free so much takes a while, and then answers are waited for.
+    pub stored: &'a Stored,
     /// har's own listeners, never asked as upstreams.
     pub listeners: Vec<SocketAddr>,
     /// The clock of all health.
@@ -58,31 +58,35 @@ pub struct Setup {
     pub store_trouble: Option<String>,
 }
 
-/// Makes a configuration ready for the machine with this id and reads the state file, at once where that pays.
-pub fn prepare(
+/// Makes a configuration ready for the machine with this id and reads the state file, at once where that pays. What
+/// else is to be made of the configuration is made beside the reading, too.
+pub fn prepare<T>(
     config: Config,
     machine_id: &[u8],
     now: Time,
     load: impl FnOnce(Candidates) -> Stored + Send,
-) -> (Prepared, Stored) {
+    make: impl FnOnce(&Config) -> T,
+) -> (Prepared, Stored, T) {
     if config.names.iter().any(|name| name.discover.is_some()) {
         let stored = load(Candidates::Read);
         let known = refit::stored(&config, &stored);
-        return (Prepared::new(config, known, machine_id, now), stored);
+        let made = make(&config);
+        return (Prepared::new(config, known, machine_id, now), stored, made);
     }
     let (mut load, mut loaded) = (Some(load), None);
     let mut read = || loaded = load.take().map(|load| load(Candidates::Skip));
-    let prepared = thread::scope(|scope| {
+    let (prepared, made) = thread::scope(|scope| {
         if config.names.len() >= WORTH_A_THREAD {
             // Without a thread it is read afterwards.
             let _ = thread::Builder::new().name("har-load".to_owned()).spawn_scoped(scope, &mut read);
         }
-        Prepared::new(config, Known::default(), machine_id, now)
+        let made = make(&config);
+        (Prepared::new(config, Known::default(), machine_id, now), made)
     });
     if load.is_some() {
         loaded = load.take().map(|load| load(Candidates::Skip));
     }
-    (prepared, loaded.unwrap_or_default())
+    (prepared, loaded.unwrap_or_default(), made)
 }
 
 impl Prepared {
@@ -109,14 +113,14 @@ impl Prepared {
 
 impl Poller {
     /// A poller with the state of the last run, and the answers of all names as they are now.
-    pub fn new(setup: Setup) -> (Poller, Vec<NameAnswer>, Vec<SocketAddr>) {
+    pub fn new(setup: Setup<'_>) -> (Poller, Vec<NameAnswer>, Vec<SocketAddr>) {
         let Prepared { config, catalogue, mut roster, searches, problems, now } = setup.prepared;
         roster.restore(&setup.stored.endpoints, &setup.stored.answers, now);
         roster.set_overrides(setup.stored.overrides.clone(), now);
         let crew = Crew::new(setup.inbox.clone(), &config, setup.listeners.clone());
         let servers = crew.servers().to_vec();
         let mut poller = Poller {
-            ledger: Ledger::new(&config, &roster, setup.listeners, &setup.stored, now),
+            ledger: Ledger::new(&config, &roster, setup.listeners, setup.stored, now),
             config: Arc::new(config),
             catalogue,
             roster,

@@ -3,19 +3,23 @@
 //! A row that makes no sense is skipped: the state file is only a memory, and the next check knows better. In a
 //! file of a newer har each table is read as far as it is understood.
 
+mod addresses;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 
+use self::addresses::Addresses;
 use super::batch::{CandidateRow, DaemonRow, EndpointKey, NameCounters, NameRow, UpstreamRow};
 use super::open::Store;
 use super::overrides;
 use super::repair::Trouble;
 use super::time::from_text;
-use crate::health::{AnswerRecord, EndpointRecord, Family, Host, Outcome, Override, State, Time};
+use crate::health::{AnswerRecord, EndpointRecord, Family, Host, Override, Time};
 
 /// Everything the state file knows except results, summaries and events.
 #[derive(Debug, Default)]
@@ -26,9 +30,10 @@ pub struct Stored {
     pub names: Vec<(NameRow, NameCounters)>,
     /// The candidates, by name and place. [`Store::load`] leaves them out where nobody asks for them.
     pub candidates: Vec<CandidateRow>,
-    /// Every address of every name, in the order of the ranking; with [`Candidates::Skip`] not why.
+    /// Every address of every name, in the order of the ranking; with [`Candidates::Skip`] not why, and in no order
+    /// where all candidates are addresses themselves.
     pub endpoints: Vec<EndpointRecord>,
-    /// How often each was chosen, beside `endpoints`.
+    /// How often each was chosen that ever was.
     pub times_chosen: Vec<(EndpointKey, u64)>,
     /// What each name answered.
     pub answers: Vec<AnswerRecord>,
@@ -45,7 +50,8 @@ pub struct Stored {
 }
 
 /// Whether the candidates are read, too: a start that knows them all from the configuration does without, and without
-/// the words that say why each address is where it is, which it finds anew.
+/// the words that say why each address is where it is, which it finds anew. It is waited for: the addresses are then
+/// read by two threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Candidates {
     /// All of them.
@@ -58,12 +64,14 @@ impl Store {
     /// What the last daemon left. A file that turns out damaged is moved aside and begun anew (its overrides
     /// are kept if they can be read), which a note tells.
     pub fn load(&mut self, candidates: Candidates) -> Stored {
+        // Whatever is at the path by now must be the file that is open.
+        let beside = (candidates == Candidates::Skip && self.is_in_place()).then_some(&*self.path);
         let Some(connection) = &self.connection else {
             self.missed = true;
             return Stored::default();
         };
         let lenient = self.hindrance.is_some();
-        let error = match stored(connection, lenient, candidates) {
+        let error = match stored(connection, lenient, candidates, beside) {
             Ok(stored) => {
                 self.missed = false;
                 return stored;
@@ -92,16 +100,26 @@ impl Store {
     }
 }
 
-/// Reads every table; with `lenient` one that cannot be read is a note, not an error.
-pub(super) fn stored(connection: &Connection, lenient: bool, wanted: Candidates) -> rusqlite::Result<Stored> {
+/// Reads every table; with `lenient` one that cannot be read is a note, not an error. With the path of the file many
+/// addresses are read over two connections.
+pub(super) fn stored(
+    connection: &Connection,
+    lenient: bool,
+    wanted: Candidates,
+    path: Option<&Path>,
+) -> rusqlite::Result<Stored> {
     // One transaction, so that everything is of one moment.
     let transaction = connection.unchecked_transaction()?;
     let mut notes = Vec::new();
-    let mut strings = Strings::default();
     // Addresses first: they take longest and few small pieces of memory. At a start, what is to last is made beside
     // that, and small pieces that do not last would leave it full of holes.
-    let addresses = rows(connection, lenient, &mut notes, ADDRESSES, |row| address(row, wanted, &mut strings))?;
-    let (endpoints, times_chosen) = in_ranking_order(addresses);
+    let Addresses { mut endpoints, times_chosen, mut strings } = match path.filter(|_| !lenient) {
+        Some(path) => addresses::by_halves(connection, path, wanted)?,
+        None => addresses::all(connection, lenient, &mut notes, wanted)?,
+    };
+    if wanted == Candidates::Read || endpoints.iter().any(|record| matches!(record.host, Host::Name(_))) {
+        endpoints = in_ranking_order(endpoints);
+    }
     let daemon = rows(connection, lenient, &mut notes, DAEMON, daemon)?.pop();
     let names = rows(connection, lenient, &mut notes, NAMES, |row| name(row, &mut strings))?;
     let candidates = match wanted {
@@ -277,87 +295,24 @@ fn candidate(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<Ca
     }))
 }
 
-const ADDRESSES: &str = "SELECT name, host, address, checks_defined, state, since, successes, failures, window,
-    window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome, last_error,
-    interval_ms, stale, resolved_at, rank, chosen, standing, times_chosen, ok, timeout, connect_error, tls_error,
-    response_error, other_error, local_error, drained, forced, keeps_place, over_limit, reported_priority,
-    certificate_days FROM address";
-
-fn address(
-    row: &Row<'_>,
-    wanted: Candidates,
-    strings: &mut Strings,
-) -> rusqlite::Result<Option<(EndpointRecord, u64)>> {
-    let (host, found) = (text(row, 1)?, text(row, 2)?);
-    let (Ok(address), Some(state)) = (found.parse(), State::from_word(text(row, 4)?)) else {
-        return Ok(None);
-    };
-    // Mostly a candidate is its own address.
-    let host = if host == found { Host::Address(address) } else { strings.host(host) };
-    let mut counts = [0; Outcome::ALL.len()];
-    for (column, counter) in (25..).zip(&mut counts) {
-        *counter = count(row, column)?;
-    }
-    let record = EndpointRecord {
-        name: strings.share(text(row, 0)?),
-        host,
-        address,
-        definition: strings.share(text(row, 3)?),
-        state,
-        since: time(row, 5)?.unwrap_or_default(),
-        successes: small(row, 6)?,
-        failures: small(row, 7)?,
-        window: small(row, 8)?,
-        window_len: small(row, 9)?,
-        latency_ms: row.get(10)?,
-        deviation_ms: row.get(11)?,
-        connect_ms: row.get(12)?,
-        first_byte_ms: row.get(13)?,
-        total_ms: row.get(14)?,
-        last_check: time(row, 15)?,
-        last_outcome: optional_text(row, 16)?.and_then(Outcome::from_word),
-        last_error: row.get(17)?,
-        interval_ms: count(row, 18)?,
-        stale: row.get(19)?,
-        resolved_at: time(row, 20)?,
-        rank: row.get::<_, Option<i64>>(21)?.and_then(|rank| u32::try_from(rank).ok()),
-        chosen: row.get(22)?,
-        standing: if wanted == Candidates::Read { row.get(23)? } else { String::new() },
-        counts,
-        drained: row.get(32)?,
-        forced: row.get(33)?,
-        keeps_place: row.get(34)?,
-        over_limit: row.get(35)?,
-        reported_priority: row.get::<_, Option<i64>>(36)?.map(|priority| u32::try_from(priority).ok()),
-        certificate_days: row.get(37)?,
-    };
-    Ok(Some((record, count(row, 24)?)))
-}
-
-/// Records by name, family and rank, and beside them how often each was chosen.
+/// Records by name, family and rank.
 ///
 /// Sorted here since SQLite's sorter would copy each wide row twice; by numbers, since the rows are wide here too.
-fn in_ranking_order(addresses: Vec<(EndpointRecord, u64)>) -> (Vec<EndpointRecord>, Vec<(EndpointKey, u64)>) {
-    let mut names: Vec<&str> = addresses.iter().map(|(record, _)| &*record.name).collect();
+fn in_ranking_order(records: Vec<EndpointRecord>) -> Vec<EndpointRecord> {
+    let mut names: Vec<&str> = records.iter().map(|record| &*record.name).collect();
     names.dedup();
     names.sort_unstable();
     let numbers: HashMap<&str, usize> = names.into_iter().zip(0..).collect();
-    let place = |(at, (record, _)): (usize, &(EndpointRecord, u64))| {
+    let place = |(at, record): (usize, &EndpointRecord)| {
         let family = Family::of(record.address);
         (numbers.get(&*record.name), family, record.rank.is_none(), record.rank, at)
     };
-    let mut places: Vec<_> = addresses.iter().enumerate().map(place).collect();
+    let mut places: Vec<_> = records.iter().enumerate().map(place).collect();
     // The last part is the place in the file, so that equal ones stay as they are.
     places.sort_unstable();
     let order: Vec<usize> = places.into_iter().map(|(.., at)| at).collect();
-    let mut addresses: Vec<Option<_>> = addresses.into_iter().map(Some).collect();
-    let sorted = order.into_iter().filter_map(|at| addresses.get_mut(at)?.take());
-    sorted
-        .map(|(record, times)| {
-            let key = EndpointKey::of(&record);
-            (record, (key, times))
-        })
-        .unzip()
+    let mut records: Vec<Option<_>> = records.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|at| records.get_mut(at)?.take()).collect()
 }
 
 const ANSWERS: &str =

@@ -351,7 +351,8 @@ fn begin(path: &Path) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(FILE_MODE))
 }
 
-fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+/// Opens a file, as every connection of the daemon to it is opened.
+pub(super) fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(OPEN_WAIT)?;
     connection.set_prepared_statement_cache_capacity(64);

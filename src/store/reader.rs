@@ -149,7 +149,7 @@ impl Reader {
 
     /// Everything but results, summaries and events, of one moment.
     pub fn load(&self) -> Result<Stored, ReadError> {
-        load::stored(&self.connection, self.newer, Candidates::Read).map_err(|error| worded(&self.path, &error))
+        load::stored(&self.connection, self.newer, Candidates::Read, None).map_err(|error| worded(&self.path, &error))
     }
 
     /// The events after the row `after`, oldest first: the last `limit` of them, of one name if that is given.

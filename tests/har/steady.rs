@@ -10,10 +10,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::harness::daemon::Ran;
 use crate::harness::dns::{encode, framed, question};
-use crate::harness::{Backend, Har, Upstream, har, missing, skip, wait_for};
+use crate::harness::{Backend, Har, Mode, Upstream, har, missing, skip, wait_for};
 use crate::instructions::{gate, in_place_of, is_blessing};
 
 use hickory_proto::rr::RecordType;
@@ -24,7 +25,9 @@ const MOST_KB: usize = 640;
 const START_KB: usize = 1500;
 const PAGE: usize = 4096;
 /// Rounds of checks, and of questions, that are the work.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 10;
+/// In these a candidate is down: rows of the state file are written that were not written before, and lines of the log.
+const DOWN: Range<usize> = 2..6;
 
 fn list() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("build/steady.txt")
@@ -60,6 +63,8 @@ impl Peers {
     /// Rounds of checks, of questions over UDP and TCP, and of writing, one after the other.
     fn work(&self, har: &Har) {
         for round in 0..ROUNDS {
+            let status = if DOWN.contains(&round) { 503 } else { 200 };
+            self.checked[1].set(Mode::Answer(status, Duration::ZERO));
             let before = self.checked[0].requests().len();
             ask(har, round);
             wait_for("a round of checks", || (self.checked[0].requests().len() >= before + 5).then_some(()));
@@ -116,7 +121,7 @@ fn ran() -> BTreeSet<String> {
     har.spawn_as(in_place_of(&har, command));
     assert!(har.becomes_ready(), "{}", har.log());
     // Long enough for what is due every few seconds, and for threads to come and go.
-    for _ in 0..5 {
+    for _ in 0..4 {
         peers.work(&har);
     }
     Ran::of(Command::new("vgdb").arg(format!("--pid={}", har.pid())).arg("dump")).ok();

@@ -73,6 +73,24 @@ fn built() -> &'static Built {
     })
 }
 
+/// The daemon of the profile `gate`.
+pub fn gate() -> &'static Path {
+    &built().har
+}
+
+/// The command with the arguments and the environment of the daemon's own.
+pub fn in_place_of(har: &Har, mut command: Command) -> Command {
+    let plain = har.command();
+    command.args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// Figures of one part of the file: instructions for one operation each.
 type Figures = BTreeMap<String, f64>;
 
@@ -122,7 +140,8 @@ fn rustc_version() -> String {
     Ran::of(Command::new(rustc).arg("--version")).ok().trim().to_owned()
 }
 
-fn is_blessing() -> bool {
+/// Whether figures are to be written, not compared.
+pub fn is_blessing() -> bool {
     std::env::var_os("HAR_BLESS").is_some_and(|value| value == "1")
 }
 
@@ -230,15 +249,7 @@ fn daemon(name: &str, upstream: &Fast, queries: usize, ask: impl Fn(&Har, usize)
     let servers = format!("servers = [\"{}\"]", upstream.address());
     let names = "[names.\"local.example\"]\ncheck = \"none\"\ncandidates = [\"127.0.0.1\"]\n";
     let mut har = har().upstream_lines(&servers).names(names).prepare();
-    let plain = har.command();
-    let mut command = callgrind(&built().har, &out, "yes");
-    command.args(plain.get_args());
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    let command = in_place_of(&har, callgrind(&built().har, &out, "yes"));
     har.spawn_as(command);
     assert!(har.becomes_ready(), "har ended before it was ready; its log:\n{}", har.log());
     ask(&har, queries);

@@ -60,6 +60,7 @@ mod statefile_commands;
 mod statefile_counters;
 mod statefile_kill;
 mod statefile_trouble;
+mod steady;
 mod stop;
 mod tcp;
 mod tls;

@@ -1,7 +1,7 @@
 //! Reading the addresses: by far the most rows, and wide ones.
 //!
 //! What nobody has asked for yet is waited for at a start: then half of them are read over a connection of its own by a
-//! thread of its own. Only the daemon writes this table, so that both see the same.
+//! thread of its own. Only the daemon writes these tables, so that both see the same.
 
 use std::path::Path;
 use std::thread;
@@ -16,7 +16,7 @@ use crate::store::open;
 /// With fewer rows a second connection costs more than it saves.
 const WORTH_TWO: i64 = 4000;
 
-/// What the table of addresses holds.
+/// What there is about addresses.
 #[derive(Default)]
 pub(super) struct Addresses {
     /// The rows, in their order.
@@ -154,14 +154,14 @@ mod tests {
         drop(Store::open(path).unwrap());
         let connection = Connection::open(path).unwrap();
         let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-            INSERT INTO address (id, name, host, address, family, checks_defined, state, since, successes, failures,
-                window, window_len, interval_ms, stale, chosen, standing, forced, keeps_place, over_limit,
-                times_chosen, ok, timeout, connect_error, tls_error, response_error, other_error, local_error)
+            INSERT INTO endpoint (id, name, host, address, family, checks_defined, state, since, successes, failures,
+                window, window_len, interval_ms, stale, chosen, standing, forced, keeps_place, over_limit, ok, timeout, connect_error, tls_error, response_error, other_error, local_error)
             SELECT i, 'n' || (i / 5), '10.0.' || (i / 250) || '.' || (i % 250),
                 '10.0.' || (i / 250) || '.' || (i % 250), 'A',
                 'tcp:9', 'up', '2026-01-01T00:00:00.000Z', i, 0, 1, 1, 1000, 0, 0, '', 0, 0, 0,
-                i = ?1, 1, 0, 0, 0, 0, 0, 0 FROM n";
+                1, 0, 0, 0, 0, 0, 0 FROM n";
         connection.execute(rows, [count]).unwrap();
+        connection.execute("INSERT INTO given (endpoint_id, times_chosen) VALUES (?1, 1)", [count]).unwrap();
         connection
     }
 

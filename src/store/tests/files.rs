@@ -314,7 +314,7 @@ fn files_of_every_version_are_read() {
         assert_eq!((opened.notes.len(), stored.notes), (0, Vec::new()));
         assert_eq!((stored.names.len(), stored.endpoints.len(), stored.overrides.len()), (1, 2, 1));
         assert_eq!(stored.endpoints[0].latency_ms, Some(9.25));
-        assert_eq!(stored.times_chosen.iter().map(|(_, times)| *times).collect::<Vec<_>>(), [41, 0]);
+        assert_eq!(stored.times_chosen.iter().map(|(_, times)| *times).collect::<Vec<_>>(), [41], "never is nothing");
         drop(opened);
         assert_eq!(schema_of(&path), schema_of(&new), "version {version} is brought to what a new file has");
     }

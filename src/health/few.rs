@@ -39,7 +39,10 @@ impl<T> Few<T> {
     }
 
     /// Adds an element behind the others.
-    pub(super) fn push(&mut self, element: T) {
+    pub fn push(&mut self, element: T) {
+        if let Few::Several(all) = self {
+            return all.push(element);
+        }
         let mut all = self.take().into_vec();
         all.push(element);
         *self = all.into();

@@ -73,7 +73,7 @@ const LEAST_STEP: Duration = Duration::from_millis(500);
 /// What the last rows get to reach the disk when the daemon stops.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
-/// The first round of checks is over by then, and what the start alone needed is not needed any more.
+/// The first round of checks is over by then, and what a start or a reload alone needed is not needed any more.
 const TRIM_AFTER: Duration = Duration::from_secs(3);
 
 /// READY is reported after this even if a check has not come back.
@@ -228,8 +228,8 @@ pub struct Poller {
     loops: Loops,
     /// Candidates that are looked for.
     searches: Searches,
-    /// What only the start needed is still in memory.
-    untrimmed: bool,
+    /// When what only the start or a reload needed is to leave the memory.
+    trim_at: Option<Time>,
     /// Tables published since the first one.
     tables: u64,
 }
@@ -401,7 +401,7 @@ impl Poller {
         self.follow_wall_clock(now);
         self.let_rest(now);
         self.count(batch, self.name_rounds.extent(now), now);
-        if self.ready && now.since(self.started) >= TRIM_AFTER && std::mem::take(&mut self.untrimmed) {
+        if self.ready && self.trim_at.take_if(|at| *at <= now).is_some() {
             memory::give_back();
         }
     }

@@ -4,34 +4,40 @@
 //! interrupts is summed up again from the results that were written; with `history = "0s"`, where there
 //! are none, the fuller row of the two is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::SLOT_S;
+use crate::health::few::Few;
 use crate::health::{Outcome, Time};
+use crate::os;
 
 /// Times of one slot that are kept for the percentile: one check every 100 ms, which is below any interval.
 const SAMPLES_MAX: usize = 3000;
 
-/// Slots that wait for the disk at most: a day of 100 addresses.
-const SLOTS_MAX: usize = 28_800;
+/// Rows of slots that are over and wait for the disk at most: a day of 100 addresses.
+const WAITING_MAX: usize = 28_800;
 
 /// How long after its end a slot is written: results come a tick late.
 const GRACE_MS: u64 = 10_000;
 
+/// What came of one target's checks in a slot. There is one for each address that is checked, which may be 50,000.
 #[derive(Default)]
-struct Slot {
-    checks: u64,
-    ok: u64,
+struct Row {
+    checks: u32,
+    ok: u32,
     sum_us: u64,
-    samples_us: Vec<u32>,
+    samples_us: Few<u32>,
 }
+
+/// The rows of a slot by target. Being one large table, it leaves no holes in the memory when the slot is over.
+type Slot = HashMap<i64, Row>;
 
 /// The slots that are not over, or not written.
 #[derive(Default)]
 pub(super) struct Summary {
-    slots: BTreeMap<(i64, i64), Slot>,
+    slots: BTreeMap<i64, Slot>,
 }
 
 /// The slot of a time.
@@ -45,17 +51,23 @@ impl Summary {
         if outcome == Outcome::LocalError {
             return; // says nothing about the candidate
         }
-        let slot = self.slots.entry((slot_of(at), target)).or_default();
-        slot.checks += 1;
+        let row = self.slots.entry(slot_of(at)).or_default().entry(target).or_default();
+        row.checks += 1;
         if outcome == Outcome::Ok {
             let total_us = u32::try_from(total_us).unwrap_or(u32::MAX);
-            slot.ok += 1;
-            slot.sum_us += u64::from(total_us);
-            if slot.samples_us.len() < SAMPLES_MAX {
-                slot.samples_us.push(total_us);
+            row.ok += 1;
+            row.sum_us += u64::from(total_us);
+            if row.samples_us.len() < SAMPLES_MAX {
+                row.samples_us.push(total_us);
             }
         }
-        while self.slots.len() > SLOTS_MAX {
+        self.forget();
+    }
+
+    /// Lets the oldest slots go when too much waits. The last two are at work: the one that goes on, and the one before
+    /// it within its grace.
+    fn forget(&mut self) {
+        while self.slots.len() > 2 && self.slots.values().rev().skip(2).map(HashMap::len).sum::<usize>() > WAITING_MAX {
             self.slots.pop_first();
         }
     }
@@ -83,26 +95,32 @@ impl Summary {
     pub fn save(&mut self, connection: &mut Connection, now: Time, all: bool) -> rusqlite::Result<()> {
         let settled = slot_of(Time(now.0.saturating_sub(GRACE_MS)));
         let over = |slot: i64| all || slot < settled;
-        if !self.slots.keys().any(|&(slot, _)| over(slot)) {
+        if !self.slots.keys().any(|&slot| over(slot)) {
             return Ok(());
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for (&(number, target), slot) in self.slots.iter().filter(|((slot, _), _)| over(*slot)) {
-            slot.write(&transaction, number, target)?;
+        for (&number, slot) in self.slots.iter().filter(|(slot, _)| over(**slot)) {
+            // In the order of the table.
+            let mut targets: Vec<i64> = slot.keys().copied().collect();
+            targets.sort_unstable();
+            for (row, target) in targets.into_iter().enumerate() {
+                os::breathe(row);
+                slot[&target].write(&transaction, number, target)?;
+            }
         }
         transaction.commit()?;
-        self.slots.retain(|&(slot, _), _| !over(slot));
+        self.slots.retain(|&slot, _| !over(slot));
         Ok(())
     }
 }
 
-impl Slot {
+impl Row {
     fn write(&self, connection: &Connection, number: i64, target: i64) -> rusqlite::Result<()> {
-        let mut sorted = self.samples_us.clone();
+        let mut sorted = self.samples_us.to_vec();
         sorted.sort_unstable();
         // The smallest value that 95 of 100 do not exceed.
         let p95 = (sorted.len() * 95).div_ceil(100).checked_sub(1).and_then(|at| sorted.get(at));
-        let mean = self.sum_us.checked_div(self.ok);
+        let mean = self.sum_us.checked_div(u64::from(self.ok));
         connection
             .prepare_cached(
                 "INSERT INTO check_summary (slot, target_id, checks, ok, least_us, mean_us, p95_us)
@@ -114,8 +132,8 @@ impl Slot {
             .execute(params![
                 number,
                 target,
-                self.checks as i64,
-                self.ok as i64,
+                self.checks,
+                self.ok,
                 sorted.first(),
                 mean.map(|mean| mean as i64),
                 p95

@@ -104,7 +104,10 @@ fn the_code_of_a_daemon_at_work_lies_together() {
     peers.work(&har);
     let (inside, outside) = code_kb(&har);
     println!("{inside} kB of the list's code, {outside} kB of other code");
-    assert!(inside > 0 && outside <= MOST_KB, "{outside} kB of code in memory that packaging/link/steady.txt does not name");
+    assert!(
+        inside > 0 && outside <= MOST_KB,
+        "{outside} kB of code in memory that packaging/link/steady.txt does not name"
+    );
 }
 
 /// The functions of the program that ran at work, after the start and before the stop.

@@ -123,6 +123,28 @@ fn a_crash_in_the_midst_of_a_slot_is_summed_up_again() {
 }
 
 #[test]
+fn slots_at_work_are_whole_however_many_are_checked_and_those_that_wait_are_bounded() {
+    let mut connection = fresh();
+    let mut summary = Summary::default();
+    let begin = Time(1_795_243_500_000 / 300_000 * 300_000);
+    let slot = |number: u64| Time(begin.0 + number * 300_000);
+    for target in 0..40_000 {
+        summary.add(target, slot(0), Outcome::Ok, 1000);
+    }
+    summary.save(&mut connection, slot(2), false).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_summary"), 40_000);
+    // The disk is away for ten slots of 10,000.
+    for number in 1..=10 {
+        (0..10_000).for_each(|target| summary.add(target, slot(number), Outcome::Ok, 1000));
+    }
+    summary.save(&mut connection, slot(11), true).unwrap();
+    let counts =
+        "SELECT group_concat(rows) FROM (SELECT count(*) AS rows FROM check_summary GROUP BY slot ORDER BY slot)";
+    let counts: String = connection.query_row(counts, [], |row| row.get(0)).unwrap();
+    assert_eq!(counts, "40000,10000,10000,10000,10000", "two that wait beside the two at work");
+}
+
+#[test]
 fn a_row_that_is_refused_does_not_keep_the_others_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");

@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::AccessFlags;
 use rusqlite::config::DbConfig;
@@ -42,6 +42,10 @@ pub struct Store {
     identity: Option<(u64, u64)>,
     /// It was seen to hold something.
     filled: bool,
+    /// When it was last written, and its size.
+    stamp: Option<(SystemTime, u64)>,
+    /// It was written since [`Store::look_inside`], by a checkpoint or by somebody.
+    touched: bool,
     journal: Option<(u64, u64)>,
 }
 
@@ -117,6 +121,8 @@ impl Store {
             moved: None,
             identity: None,
             filled: false,
+            stamp: None,
+            touched: false,
             journal: None,
         };
         let notes = store.reopen_for(Purpose::Reading);
@@ -225,7 +231,23 @@ impl Store {
         let found = fs::metadata(&self.path).ok();
         let emptied = self.filled && found.as_ref().is_some_and(|found| found.len() == 0);
         self.filled = found.as_ref().is_some_and(|found| found.len() > 0);
+        let stamp = found.as_ref().and_then(|found| Some((found.modified().ok()?, found.len())));
+        self.touched |= std::mem::replace(&mut self.stamp, stamp) != stamp;
         found.as_ref().map(number) == self.identity && !emptied
+    }
+
+    /// What a reader meets in a file that was written since the last look, when that is damage: somebody may have
+    /// copied something over it, which a connection that is open does not see before it reads a page anew.
+    pub(super) fn look_inside(&mut self) -> Option<rusqlite::Error> {
+        if !std::mem::take(&mut self.touched) {
+            return None;
+        }
+        // Through SQLite: closing a descriptor of one's own would end the locks of the connection that is open.
+        let looked = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| {
+            connection.busy_timeout(Duration::ZERO)?;
+            connection.query_row("SELECT count(*) FROM daemon", [], |row| row.get::<_, i64>(0))
+        });
+        looked.err().filter(|error| Trouble::of(error) == Trouble::Damaged)
     }
 
     /// Remembers the write-ahead log as this file's, to be told from a later one's.

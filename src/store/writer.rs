@@ -365,7 +365,11 @@ impl Thread {
         self.ticks = self.ticks.wrapping_add(1);
         if self.store.is_writable() {
             if self.store.is_in_place() {
-                return self.store.note_journal();
+                self.store.note_journal();
+                if let Some(error) = self.store.look_inside() {
+                    self.failed(&error);
+                }
+                return;
             }
             self.store.forget();
             let path = self.store.path.display();

@@ -259,6 +259,19 @@ fn a_file_that_is_deleted_or_replaced_while_open() {
 }
 
 #[test]
+fn garbage_that_is_copied_over_the_open_file_is_noticed() {
+    let har = har().names(NAMES).start();
+    ask(&har, 5);
+    until_counted(&har, 5);
+    // In place, as `cp` does: no other file, and nothing that har reads by itself before long.
+    fs::write(har.state_path(), vec![0xa5; 100_000]).unwrap();
+    wait_for("it to be moved aside", || har.log().contains("har.db.damaged-").then_some(()));
+    ask(&har, 1);
+    until_counted(&har, 6);
+    assert_eq!(har.sql("PRAGMA integrity_check"), [["ok"]]);
+}
+
+#[test]
 fn a_directory_in_its_place() {
     let mut har = har().names(NAMES).prepare();
     fs::create_dir_all(har.state_path()).unwrap();

@@ -27,6 +27,9 @@ const OPEN_WAIT: Duration = Duration::from_millis(250);
 /// At least between two damaged files that are moved aside.
 const MOVE_EVERY: Duration = Duration::from_secs(60);
 
+/// Why a file that somebody else holds is not written.
+const LOCKED: &str = "is locked by another process";
+
 /// The one connection of a daemon to its state file, or the reason why there is none.
 pub struct Store {
     pub(super) path: PathBuf,
@@ -132,6 +135,11 @@ impl Store {
     /// Why nothing is written, if so: har goes on in memory.
     pub fn hindrance(&self) -> Option<&str> {
         self.hindrance.as_deref()
+    }
+
+    /// Whether nothing is written, for a reason that is not over when somebody else is done.
+    pub(super) fn is_barred(&self) -> bool {
+        self.hindrance.as_ref().is_some_and(|reason| !reason.ends_with(LOCKED))
     }
 
     /// Whether batches can be written.
@@ -352,7 +360,7 @@ fn attempt(path: &Path, purpose: Purpose) -> Result<Connection, Shortfall> {
 
 /// A file that somebody else holds: with a write-ahead log it can be read all the same.
 fn locked(path: &Path) -> Shortfall {
-    let reason = "is locked by another process".to_owned();
+    let reason = LOCKED.to_owned();
     let readable = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| {
         connection.busy_timeout(Duration::ZERO)?;
         Ok((super::migrate::version(&connection)?, connection))

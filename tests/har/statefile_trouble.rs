@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -360,4 +361,18 @@ fn a_newer_schema_is_told_and_left_alone() {
     until_told(&har, "newer har");
     assert!(har.stop().success());
     assert_eq!(fs::read(har.state_path()).unwrap(), before);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_file_that_cannot_be_used() {
+    let mut har = har().names(NAMES).prepare();
+    fs::create_dir_all(har.state_path()).unwrap();
+    har.start();
+    ask(&har, 5);
+    until_told(&har, "not a file");
+    let begin = Instant::now();
+    assert!(har.stop().success());
+    // A tenth of a second; a file that is only locked gets three.
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(har.log().contains("the last rows could not be written"), "{}", har.log());
 }

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::demo;
 use crate::commands::events::EventsOptions;
+use crate::commands::ground::{self, Ground};
 use crate::commands::replay::ReplayOptions;
 use crate::commands::status::StatusOptions;
 use crate::commands::watch::Output;
@@ -44,7 +45,7 @@ pub enum Command {
     /// Show what is answered now and why
     Status(Status),
     /// Show the state as metrics of Prometheus, for the node exporter's textfile collector
-    Metrics(ConfigFile),
+    Metrics(StateFile),
     /// Show what another configuration would have answered, from the recorded check results
     Replay(Replay),
     /// Show what happened: changes of state and of answers, with the reasons
@@ -77,7 +78,7 @@ pub enum Command {
     Completions(completions::Completions),
 }
 
-/// The configuration file that every command reads.
+/// The configuration file.
 #[derive(Debug, Args)]
 pub struct ConfigFile {
     /// Configuration file
@@ -85,12 +86,34 @@ pub struct ConfigFile {
     pub config: PathBuf,
 }
 
+/// Where the state file is, for the commands that need no more of the configuration than names.
+#[derive(Debug, Args)]
+pub struct StateFile {
+    /// Configuration file; when it is invalid, only where the state file is
+    #[arg(long, value_name = "FILE", default_value = config::defaults::CONFIG)]
+    pub config: PathBuf,
+    /// The state file; the configuration is not read then
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+}
+
+impl StateFile {
+    /// Finds it, and says on standard error when the configuration is invalid.
+    fn find(self) -> Result<Ground, Failure> {
+        let ground = ground::find(&self.config, self.state)?;
+        if let Some(warning) = &ground.warning {
+            say(&format!("har: {warning}"));
+        }
+        Ok(ground)
+    }
+}
+
 /// `har status`
 #[derive(Debug, Args)]
 pub struct Status {
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
     /// Only this name
     pub name: Option<String>,
     /// Machine-readable output
@@ -125,8 +148,8 @@ pub struct Replay {
 #[derive(Debug, Args)]
 pub struct Events {
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
     /// Only this name
     pub name: Option<String>,
     /// At most this many, the latest ones
@@ -174,29 +197,26 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
         Command::Serve(file) => daemon::serve(&file.config),
         Command::CheckConfig(file) => commands::check_config::run(&file.config, out),
         Command::Status(arguments) => {
-            let config = match config::load(&arguments.file.config) {
-                Ok(config) => config,
-                Err(report) if arguments.check => return commands::status::unknown(&report.to_string(), out),
-                Err(report) => return Err(Failure::Config(report)),
-            };
-            let options = StatusOptions { name: arguments.name, json: arguments.json, check: arguments.check };
-            if arguments.watch {
-                return commands::watch::run(&config.server.state, &options, watch_output(), out);
+            let Status { file, name, json, check, watch } = arguments;
+            // A monitoring system is to hear of it; who looks at a screen sees the warning.
+            if let (true, None, Err(report)) = (check, &file.state, config::load(&file.config)) {
+                return commands::status::unknown(&report.to_string(), out);
             }
-            commands::status::run(&config.server.state, &options, out)
+            let state = file.find()?.state;
+            let options = StatusOptions { name, json, check };
+            if watch {
+                return commands::watch::run(&state, &options, watch_output(), out);
+            }
+            commands::status::run(&state, &options, out)
         }
-        Command::Metrics(file) => {
-            let config = config::load(&file.config).map_err(Failure::Config)?;
-            commands::metrics::run(&config.server.state, out)
-        }
+        Command::Metrics(file) => commands::metrics::run(&file.find()?.state, out),
         Command::Replay(Replay { config, old, state, json }) => {
             let options = ReplayOptions { new: config, old, state, json };
             commands::replay::run(&options, &os::machine_id(), out)
         }
         Command::Events(arguments) => {
-            let config = config::load(&arguments.file.config).map_err(Failure::Config)?;
-            let Events { name, limit, follow, json, .. } = arguments;
-            commands::events::run(&config.server.state, &EventsOptions { name, limit, follow, json }, out)
+            let Events { file, name, limit, follow, json } = arguments;
+            commands::events::run(&file.find()?.state, &EventsOptions { name, limit, follow, json }, out)
         }
         Command::Report(arguments) => arguments.run(out),
         Command::Probe(arguments) => arguments.run(out),
@@ -229,8 +249,13 @@ fn watch_output() -> Output {
 
 /// Says what went wrong on standard error; a standard error that is gone too is nobody's problem.
 fn complain(code: u8, text: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+    say(text);
     ExitCode::from(code)
+}
+
+/// Prints on standard error.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
 }
 
 /// A duration with a unit, as in the configuration: `250ms`, `10s`, `5m`, `24h`.

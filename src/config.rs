@@ -3,7 +3,7 @@
 //! [`load`] reads a file and its includes and returns either a [`Config`] in which every default is filled
 //! in and every value was found possible, or a [`Report`] with everything that is wrong, at once.
 //! `raw` walks over the files with the typed readers of `table`, `names` and `check` read the larger parts, `url`,
-//! `values` and `include` know single texts, `report` words the problems, [`defaults`] holds the defaults.
+//! `values` and `include` know single texts, `glimpse` reads what a broken file still shows, `report` words the problems, [`defaults`] holds the defaults.
 //! Nothing here opens a socket or looks a name up.
 
 mod check;
@@ -11,6 +11,7 @@ mod databases;
 pub mod defaults;
 mod discover;
 mod exec;
+mod glimpse;
 mod include;
 mod names;
 mod raw;
@@ -330,4 +331,9 @@ pub struct TcpCheck {
 /// A [`Report`] of every problem found in any of the files, each with file, line, column and key.
 pub fn load(path: &Path) -> Result<Config, Report> {
     raw::load(path)
+}
+
+/// Where a configuration says the state file is, whatever else is wrong with it; `None` when that cannot be told.
+pub fn state_path(path: &Path) -> Option<PathBuf> {
+    glimpse::state(path)
 }

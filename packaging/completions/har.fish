@@ -52,13 +52,15 @@ complete -c har -n "__fish_har_using_subcommand serve" -s V -l version -d 'Print
 complete -c har -n "__fish_har_using_subcommand check-config" -l config -d 'Configuration file' -r -F
 complete -c har -n "__fish_har_using_subcommand check-config" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand check-config" -s V -l version -d 'Print version'
-complete -c har -n "__fish_har_using_subcommand status" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand status" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand status" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand status" -l json -d 'Machine-readable output'
 complete -c har -n "__fish_har_using_subcommand status" -l check -d 'One line and an exit status for monitoring plugins: 0 ok, 1 warning, 2 critical, 3 unknown'
 complete -c har -n "__fish_har_using_subcommand status" -l watch -d 'Go on: a live table on a terminal (q quits), a plain table for each change in a pipe'
 complete -c har -n "__fish_har_using_subcommand status" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand status" -s V -l version -d 'Print version'
-complete -c har -n "__fish_har_using_subcommand metrics" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand metrics" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand metrics" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand metrics" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand metrics" -s V -l version -d 'Print version'
 complete -c har -n "__fish_har_using_subcommand replay" -l config -d 'The configuration to be tried' -r -F
@@ -67,7 +69,8 @@ complete -c har -n "__fish_har_using_subcommand replay" -l state -d 'The state f
 complete -c har -n "__fish_har_using_subcommand replay" -l json -d 'Machine-readable output'
 complete -c har -n "__fish_har_using_subcommand replay" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand replay" -s V -l version -d 'Print version'
-complete -c har -n "__fish_har_using_subcommand events" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand events" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand events" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand events" -l limit -d 'At most this many, the latest ones' -r
 complete -c har -n "__fish_har_using_subcommand events" -l follow -d 'Go on with new ones as they come'
 complete -c har -n "__fish_har_using_subcommand events" -l json -d 'Machine-readable output, an object a line'
@@ -76,7 +79,8 @@ complete -c har -n "__fish_har_using_subcommand events" -s V -l version -d 'Prin
 complete -c har -n "__fish_har_using_subcommand report" -l output -d 'Where to write the page (replaced as a whole); - is standard output' -r -F
 complete -c har -n "__fish_har_using_subcommand report" -l since -d 'How far back, such as 30m, 24h or 168h' -r
 complete -c har -n "__fish_har_using_subcommand report" -l limit -d 'At most this many names, when none are given' -r
-complete -c har -n "__fish_har_using_subcommand report" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand report" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand report" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand report" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand report" -s V -l version -d 'Print version'
 complete -c har -n "__fish_har_using_subcommand probe" -l config -d 'Configuration file' -r -F
@@ -89,39 +93,46 @@ complete -c har -n "__fish_har_using_subcommand explain" -s V -l version -d 'Pri
 complete -c har -n "__fish_har_using_subcommand drain" -l name -d 'Only for this name; left out, for all names' -r
 complete -c har -n "__fish_har_using_subcommand drain" -l for -d 'End by itself after this long, such as 10m; left out, it holds until it is undone' -r
 complete -c har -n "__fish_har_using_subcommand drain" -l reason -d 'Why, for the colleague who finds it' -r
-complete -c har -n "__fish_har_using_subcommand drain" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand drain" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand drain" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand drain" -l force -d 'Take a name or target that the configuration does not know'
 complete -c har -n "__fish_har_using_subcommand drain" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand drain" -s V -l version -d 'Print version'
 complete -c har -n "__fish_har_using_subcommand undrain" -l name -d 'The name it was drained for' -r
-complete -c har -n "__fish_har_using_subcommand undrain" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand undrain" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand undrain" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand undrain" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand undrain" -s V -l version -d 'Print version'
 complete -c har -n "__fish_har_using_subcommand force-up" -l name -d 'Only for this name; left out, for all names' -r
 complete -c har -n "__fish_har_using_subcommand force-up" -l for -d 'End by itself after this long, such as 10m; left out, it holds until it is undone' -r
 complete -c har -n "__fish_har_using_subcommand force-up" -l reason -d 'Why, for the colleague who finds it' -r
-complete -c har -n "__fish_har_using_subcommand force-up" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand force-up" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand force-up" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand force-up" -l remove -d 'Take it back: its checks count again'
 complete -c har -n "__fish_har_using_subcommand force-up" -l force -d 'Take a name or target that the configuration does not know'
 complete -c har -n "__fish_har_using_subcommand force-up" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand force-up" -s V -l version -d 'Print version'
 complete -c har -n "__fish_har_using_subcommand pin" -l for -d 'End by itself after this long, such as 10m; left out, it holds until it is undone' -r
 complete -c har -n "__fish_har_using_subcommand pin" -l reason -d 'Why, for the colleague who finds it' -r
-complete -c har -n "__fish_har_using_subcommand pin" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand pin" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand pin" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand pin" -l force -d 'Take a name or target that the configuration does not know'
 complete -c har -n "__fish_har_using_subcommand pin" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand pin" -s V -l version -d 'Print version'
-complete -c har -n "__fish_har_using_subcommand unpin" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand unpin" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand unpin" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand unpin" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand unpin" -s V -l version -d 'Print version'
 complete -c har -n "__fish_har_using_subcommand bypass" -l for -d 'End by itself after this long, such as 10m; left out, it holds until it is undone' -r
 complete -c har -n "__fish_har_using_subcommand bypass" -l reason -d 'Why, for the colleague who finds it' -r
-complete -c har -n "__fish_har_using_subcommand bypass" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand bypass" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand bypass" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand bypass" -l remove -d 'Take it back: configured names are answered again'
 complete -c har -n "__fish_har_using_subcommand bypass" -l force -d 'Take a name or target that the configuration does not know'
 complete -c har -n "__fish_har_using_subcommand bypass" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand bypass" -s V -l version -d 'Print version'
-complete -c har -n "__fish_har_using_subcommand overrides" -l config -d 'Configuration file' -r -F
+complete -c har -n "__fish_har_using_subcommand overrides" -l config -d 'Configuration file; when it is invalid, only where the state file is' -r -F
+complete -c har -n "__fish_har_using_subcommand overrides" -l state -d 'The state file; the configuration is not read then' -r -F
 complete -c har -n "__fish_har_using_subcommand overrides" -l json -d 'Machine-readable output'
 complete -c har -n "__fish_har_using_subcommand overrides" -s h -l help -d 'Print help'
 complete -c har -n "__fish_har_using_subcommand overrides" -s V -l version -d 'Print version'

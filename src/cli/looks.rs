@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigFile, duration};
+use super::{ConfigFile, StateFile, duration};
 use crate::commands::doctor::DoctorOptions;
 use crate::commands::report::ReportOptions;
 use crate::commands::{self, Ended, Failure};
@@ -19,8 +19,8 @@ pub struct Overrides {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// `har probe`
@@ -61,8 +61,8 @@ pub struct Report {
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub limit: u16,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// `har doctor`
@@ -82,8 +82,7 @@ pub struct Doctor {
 impl Overrides {
     /// Lists the orders.
     pub fn run(self, out: &mut dyn Write) -> Ended {
-        let config = config::load(&self.file.config).map_err(Failure::Config)?;
-        commands::overrides::run(&config, self.json, out)
+        commands::overrides::run(&self.file.find()?.state, self.json, out)
     }
 }
 
@@ -106,15 +105,15 @@ impl Explain {
 impl Report {
     /// Writes the page.
     pub fn run(self, out: &mut dyn Write) -> Ended {
-        let config = config::load(&self.file.config).map_err(Failure::Config)?;
+        let ground = self.file.find()?;
         let options = ReportOptions {
             names: self.names,
             since: self.since,
             limit: self.limit.into(),
             output: self.output,
-            has_history: !config.server.history.is_zero(),
+            has_history: ground.config.is_none_or(|config| !config.server.history.is_zero()),
         };
-        commands::report::run(&config.server.state, &options, os::host_name(), out)
+        commands::report::run(&ground.state, &options, os::host_name(), out)
     }
 }
 

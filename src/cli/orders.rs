@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigFile, duration};
+use super::{StateFile, duration};
+use crate::commands::Ended;
 use crate::commands::orders::{Order, Withdrawal, give, withdraw};
-use crate::commands::{Ended, Failure};
-use crate::config;
 use crate::health::OverrideKind;
 
 /// How long and why.
@@ -38,8 +37,8 @@ pub struct Drain {
     /// How long and why.
     pub terms: Terms,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// `har undrain`
@@ -52,8 +51,8 @@ pub struct Undrain {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// `har force-up`
@@ -72,8 +71,8 @@ pub struct ForceUp {
     /// How long and why.
     pub terms: Terms,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// `har pin`
@@ -88,8 +87,8 @@ pub struct Pin {
     /// How long and why.
     pub terms: Terms,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// `har unpin`
@@ -98,8 +97,8 @@ pub struct Unpin {
     /// The name whose answer was frozen
     pub name: String,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// `har bypass`
@@ -114,8 +113,8 @@ pub struct Bypass {
     /// How long and why.
     pub terms: Terms,
     #[command(flatten)]
-    /// The configuration file, which says where the state file is.
-    pub file: ConfigFile,
+    /// Where the state file is.
+    pub file: StateFile,
 }
 
 /// The two things that can be done with an override.
@@ -124,11 +123,11 @@ enum Act {
     Withdraw(Withdrawal),
 }
 
-fn run(file: &ConfigFile, act: &Act, out: &mut dyn Write) -> Ended {
-    let config = config::load(&file.config).map_err(Failure::Config)?;
+fn run(file: StateFile, act: &Act, out: &mut dyn Write) -> Ended {
+    let ground = file.find()?;
     match act {
-        Act::Give(order) => give(&config, order, out),
-        Act::Withdraw(order) => withdraw(&config, order, out),
+        Act::Give(order) => give(&ground, order, out),
+        Act::Withdraw(order) => withdraw(&ground.state, order, out),
     }
 }
 
@@ -140,7 +139,7 @@ fn order(kind: OverrideKind, name: Option<String>, target: Option<String>, terms
 impl Drain {
     /// Takes a candidate out.
     pub fn run(self, out: &mut dyn Write) -> Ended {
-        run(&self.file, &order(OverrideKind::Drain, self.name, Some(self.target), self.terms), out)
+        run(self.file, &order(OverrideKind::Drain, self.name, Some(self.target), self.terms), out)
     }
 }
 
@@ -148,7 +147,7 @@ impl Undrain {
     /// Takes it in again.
     pub fn run(self, out: &mut dyn Write) -> Ended {
         let end = Withdrawal { kind: OverrideKind::Drain, name: self.name, target: Some(self.target) };
-        run(&self.file, &Act::Withdraw(end), out)
+        run(self.file, &Act::Withdraw(end), out)
     }
 }
 
@@ -161,14 +160,14 @@ impl ForceUp {
         } else {
             order(kind, self.name, Some(self.target), self.terms)
         };
-        run(&self.file, &act, out)
+        run(self.file, &act, out)
     }
 }
 
 impl Pin {
     /// Freezes an answer.
     pub fn run(self, out: &mut dyn Write) -> Ended {
-        run(&self.file, &order(OverrideKind::Pin, Some(self.name), Some(self.target), self.terms), out)
+        run(self.file, &order(OverrideKind::Pin, Some(self.name), Some(self.target), self.terms), out)
     }
 }
 
@@ -176,7 +175,7 @@ impl Unpin {
     /// Lets an answer move again.
     pub fn run(self, out: &mut dyn Write) -> Ended {
         let end = Withdrawal { kind: OverrideKind::Pin, name: Some(self.name), target: None };
-        run(&self.file, &Act::Withdraw(end), out)
+        run(self.file, &Act::Withdraw(end), out)
     }
 }
 
@@ -189,6 +188,6 @@ impl Bypass {
         } else {
             order(kind, self.name, None, self.terms)
         };
-        run(&self.file, &act, out)
+        run(self.file, &act, out)
     }
 }

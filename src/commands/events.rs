@@ -31,8 +31,16 @@ pub struct EventsOptions {
 pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended {
     let name = options.name.as_deref().map(subject::spelling);
     let failure = |error: ReadError| Failure::Run(error.to_string());
-    let mut rows =
-        Reader::open(state).and_then(|reader| reader.events(0, options.limit, name.as_deref())).map_err(failure)?;
+    let reader = Reader::open(state).map_err(failure)?;
+    if let Some(name) = &name
+        && !is_known(&reader, name).map_err(failure)?
+    {
+        let state = state.display();
+        let line = format!("'{name}' is not a configured name in {state}, nor has it events; `har status` lists them");
+        return Err(Failure::Usage(line));
+    }
+    let mut rows = reader.events(0, options.limit, name.as_deref()).map_err(failure)?;
+    drop(reader);
     let mut last = 0;
     loop {
         for row in &rows {
@@ -48,6 +56,11 @@ pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended 
         // not see a file that took this one's place. While there is none, the wait goes on.
         rows = Reader::open(state).and_then(|reader| since(&reader, last, name.as_deref())).unwrap_or_default();
     }
+}
+
+/// Whether the state file has events of a name, which may have left the configuration, or the name itself.
+fn is_known(reader: &Reader, name: &str) -> Result<bool, ReadError> {
+    Ok(!reader.events(0, 1, Some(name))?.is_empty() || reader.load()?.names.iter().any(|(row, _)| *row.name == *name))
 }
 
 /// The events after `last`; all of them when the file was begun anew since.
@@ -106,6 +119,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_known_by_its_events_or_its_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.db");
+        let (writer, _) = start(&path);
+        let of = |name: &str| {
+            let options = EventsOptions { name: Some(name.to_owned()), limit: 10, follow: false, json: false };
+            let mut out = Vec::new();
+            run(&path, &options, &mut out).map(|_| String::from_utf8(out).unwrap().lines().count())
+        };
+        let mut quiet = complete(1);
+        let events = std::mem::take(&mut quiet.events);
+        writer.send(quiet.clone());
+        assert!(writer.flush(LONG));
+        assert_eq!(of("api.example.com").unwrap(), 0, "configured, and nothing happened");
+        // It happened, and then the name left the configuration.
+        writer.send(Batch { events, ..Batch::default() });
+        assert!(writer.flush(LONG));
+        writer.send(Batch { complete: true, daemon: quiet.daemon, ..Batch::default() });
+        assert!(writer.flush(LONG));
+        assert!(Reader::open(&path).unwrap().load().unwrap().names.is_empty());
+        assert!(of("api.example.com").unwrap() > 0);
+        assert!(writer.stop(LONG));
+    }
+
+    #[test]
     fn events_are_shown_and_followed_until_the_pipe_closes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("har.db");
@@ -119,6 +157,11 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let wanted = "answer api.example.com A: 192.0.2.2 → 192.0.2.1 (12.5 ms → 8.2 ms): 12.5 ms → 8.25 ms\n";
         assert!(text.ends_with(wanted), "{text}");
+        for follow in [false, true] {
+            let wrong = EventsOptions { name: Some("apj.example.com".to_owned()), follow, ..options.clone() };
+            let ended = run(&path, &wrong, &mut Vec::new());
+            assert!(matches!(&ended, Err(Failure::Usage(line)) if line.contains("'apj.example.com'")), "{ended:?}");
+        }
         options.follow = true;
         assert!(matches!(run(&path, &options, &mut Pipe(&writer, 0)), Err(Failure::ClosedPipe)));
         assert!(writer.stop(LONG));

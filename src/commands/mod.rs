@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod events;
 pub mod explain;
+pub mod ground;
 pub mod metrics;
 pub mod orders;
 pub mod overrides;

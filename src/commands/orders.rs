@@ -1,14 +1,17 @@
 //! `har drain`, `undrain`, `force-up`, `pin`, `unpin` and `bypass`: a row in the state file's `override` table.
 //!
 //! A running daemon follows within a second, one that is started later begins with it. What is typed is held against
-//! the configuration first, since an order about nothing helps nobody at night.
+//! the configuration first (against the state file while that is invalid), since an order about nothing helps nobody
+//! at night.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Ended, Failure, subject};
-use crate::config::{Config, Name};
+use super::ground::Ground;
+use super::subject::{self, Known};
+use super::{Ended, Failure};
 use crate::health::overrides::Target;
 use crate::health::{EndpointRecord, Override, OverrideKind, State, Time};
 use crate::store::{Life, OverrideError, Overrides, Reader, Stored, time};
@@ -52,9 +55,10 @@ fn failure(error: OverrideError) -> Failure {
 }
 
 /// Gives an order and says what it means. An order that is there already is put in its place.
-pub fn give(config: &Config, order: &Order, out: &mut dyn Write) -> Ended {
-    let row = checked(config, order)?;
-    let mut overrides = Overrides::open(&config.server.state).map_err(failure)?;
+pub fn give(ground: &Ground, order: &Order, out: &mut dyn Write) -> Ended {
+    let known = known(ground)?;
+    let row = checked(&known, &ground.state, order)?;
+    let mut overrides = Overrides::open(&ground.state).map_err(failure)?;
     let before = overrides.list().map_err(failure)?;
     // A name has one pin, whatever it was pinned to.
     let target = row.target.as_deref().filter(|_| row.kind != OverrideKind::Pin);
@@ -68,16 +72,16 @@ pub fn give(config: &Config, order: &Order, out: &mut dyn Write) -> Ended {
     let verb = if replaced.is_empty() { "" } else { ", in place of the one before" };
     writeln!(out, "override {id}: {}{verb}", words(&row))?;
     // The order stands; what it leads to is told as far as it is known.
-    if let Ok(stored) = Reader::open(&config.server.state).and_then(|reader| reader.load()) {
-        remarks(config, &row, &stored, out)?;
+    if let Ok(stored) = Reader::open(&ground.state).and_then(|reader| reader.load()) {
+        remarks(&known, &row, &stored, out)?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Takes an order back; that there is none is a failure.
-pub fn withdraw(config: &Config, order: &Withdrawal, out: &mut dyn Write) -> Ended {
-    let overrides = Overrides::open(&config.server.state).map_err(failure)?;
+pub fn withdraw(state: &Path, order: &Withdrawal, out: &mut dyn Write) -> Ended {
+    let overrides = Overrides::open(state).map_err(failure)?;
     let name = order.name.as_deref().map(subject::spelling);
     let before = overrides.list().map_err(failure)?;
     let mut removed = 0;
@@ -89,17 +93,26 @@ pub fn withdraw(config: &Config, order: &Withdrawal, out: &mut dyn Write) -> End
     }
     drop(overrides);
     if removed == 0 {
-        return Err(Failure::Run(nothing_removed(config, order, &before)));
+        return Err(Failure::Run(nothing_removed(state, order, &before)));
     }
-    if let Ok(stored) = Reader::open(&config.server.state).and_then(|reader| reader.load()) {
+    if let Ok(stored) = Reader::open(state).and_then(|reader| reader.load()) {
         daemon_remark(&stored, out)?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// The names that an order can be for.
+fn known(ground: &Ground) -> Result<Known, Failure> {
+    if let Some(config) = &ground.config {
+        return Ok(Known::of_config(config));
+    }
+    let stored = Reader::open(&ground.state).and_then(|reader| reader.load());
+    Ok(Known::of_state(&stored.map_err(|error| Failure::Run(error.to_string()))?))
+}
+
 /// The row of an order, everything in it found to be possible.
-fn checked(config: &Config, order: &Order) -> Result<Override, Failure> {
+fn checked(known: &Known, state: &Path, order: &Order) -> Result<Override, Failure> {
     let now = time::now();
     if order.length.is_some_and(|length| length.is_zero() || length > LONGEST) {
         return Err(Failure::Usage(
@@ -116,16 +129,12 @@ fn checked(config: &Config, order: &Order) -> Result<Override, Failure> {
     }
     let name = match &order.name {
         Some(name) if order.force => Some(subject::spelling(name)),
-        Some(name) => Some(subject::name(config, name)?.name.to_string()),
+        Some(name) => Some(known.name(name)?),
         None => None,
     };
     let target = match &order.target {
         Some(target) if order.force => Some(subject::parse(target)?.to_string()),
-        Some(target) => {
-            let meant = |known: &&Name| name.as_ref().is_none_or(|name| *name == known.name.to_string());
-            let names: Vec<&Name> = config.names.iter().filter(meant).collect();
-            Some(subject::target(&names, &known_endpoints(config), target)?.to_string())
-        }
+        Some(target) => Some(subject::target(known, name.as_deref(), &known_endpoints(state), target)?.to_string()),
         None => None,
     };
     Ok(Override {
@@ -141,8 +150,8 @@ fn checked(config: &Config, order: &Order) -> Result<Override, Failure> {
 }
 
 /// What is known of addresses; without a state that can be read, nothing.
-fn known_endpoints(config: &Config) -> Vec<EndpointRecord> {
-    let stored = Reader::open(&config.server.state).and_then(|reader| reader.load());
+fn known_endpoints(state: &Path) -> Vec<EndpointRecord> {
+    let stored = Reader::open(state).and_then(|reader| reader.load());
     stored.map(|stored| stored.endpoints).unwrap_or_default()
 }
 
@@ -194,14 +203,13 @@ pub fn words(row: &Override) -> String {
 }
 
 /// What an operator should know after giving an order.
-fn remarks(config: &Config, row: &Override, stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {
+fn remarks(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {
     daemon_remark(stored, out)?;
     if row.kind != OverrideKind::Drain {
         return Ok(());
     }
     let target = Target::parse(row.target.as_deref().unwrap_or_default());
-    for name in &config.names {
-        let name = name.name.to_string();
+    for name in known.names() {
         if row.name.as_ref().is_some_and(|only| *only != name) {
             continue;
         }
@@ -225,7 +233,7 @@ fn daemon_remark(stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// Why there was nothing to take back, and what there is instead.
-fn nothing_removed(config: &Config, order: &Withdrawal, rows: &[Override]) -> String {
+fn nothing_removed(state: &Path, order: &Withdrawal, rows: &[Override]) -> String {
     let (kind, now) = (order.kind.as_str(), time::now());
     let of = order.target.as_deref().map(|target| format!(" of {target}")).unwrap_or_default();
     let reach = order.name.as_deref().map_or_else(|| "for all names".to_owned(), |name| format!("for {name}"));
@@ -245,7 +253,7 @@ fn nothing_removed(config: &Config, order: &Withdrawal, rows: &[Override]) -> St
         return format!("{line}, {hint}");
     }
     let wanted = order.target.as_deref().map(|target| Target::parse(&subject::spelling(target)));
-    let by_record = known_endpoints(config).into_iter().find_map(|endpoint| {
+    let by_record = known_endpoints(state).into_iter().find_map(|endpoint| {
         let is_it = wanted.as_ref().is_some_and(|wanted| wanted.matches(&endpoint.host, endpoint.address));
         endpoint.drained.filter(|words| is_it && words.contains("by the record "))
     });

@@ -1,19 +1,19 @@
 //! `har overrides`: the orders in the state file, what is left of their time, and what drain records take out.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::status::{age, span};
 use super::{Ended, Failure, table};
-use crate::config::Config;
 use crate::health::{Override, Time};
 use crate::store::{Reader, Stored, time};
 
 /// Shows them; any user who may read the state file can.
-pub fn run(config: &Config, json: bool, out: &mut dyn Write) -> Ended {
-    let stored = Reader::open(&config.server.state).and_then(|reader| reader.load());
+pub fn run(state: &Path, json: bool, out: &mut dyn Write) -> Ended {
+    let stored = Reader::open(state).and_then(|reader| reader.load());
     let stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
     let now = time::now();
     let text = if json { document(&stored, now) } else { listing(&stored, now) };

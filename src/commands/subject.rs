@@ -1,8 +1,8 @@
-//! Names and candidates as a person types them, found in the configuration.
+//! Names and candidates as a person types them, found in the configuration or in the state file.
 //!
 //! A slip gets the nearest word that is known. Nothing is looked up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::Failure;
@@ -10,9 +10,86 @@ use crate::config::values::nearest;
 use crate::config::{Config, Name, Target};
 use crate::dns::HostName;
 use crate::health::{EndpointRecord, Host};
+use crate::store::Stored;
 
 /// Known words that are listed when none is near.
 const LISTED: usize = 5;
+
+/// A name that can be found as it was typed.
+pub trait Named {
+    /// How it is called.
+    fn name(&self) -> &HostName;
+}
+
+impl Named for Name {
+    fn name(&self) -> &HostName {
+        &self.name
+    }
+}
+
+/// A name and what it can be answered with.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// How it is called.
+    name: HostName,
+    /// Its candidates.
+    hosts: Vec<Host>,
+}
+
+impl Named for Member {
+    fn name(&self) -> &HostName {
+        &self.name
+    }
+}
+
+/// The names that something can be ordered for.
+#[derive(Clone, Debug)]
+pub struct Known {
+    names: Vec<Member>,
+    /// Where they are from, for messages.
+    origin: &'static str,
+}
+
+impl Known {
+    /// Those of a configuration.
+    pub fn of_config(config: &Config) -> Known {
+        let member = |name: &Name| Member {
+            name: name.name.clone(),
+            hosts: name.candidates.iter().map(|candidate| spelled(&candidate.host)).collect(),
+        };
+        Known { names: config.names.iter().map(member).collect(), origin: "the configuration" }
+    }
+
+    /// Those that the daemon runs with, as it wrote them down.
+    pub fn of_state(stored: &Stored) -> Known {
+        let mut hosts: HashMap<&str, Vec<Host>> = HashMap::new();
+        for candidate in &stored.candidates {
+            hosts.entry(&candidate.name).or_default().push(candidate.host.clone());
+        }
+        let member =
+            |name: &str| Some(Member { name: name.parse().ok()?, hosts: hosts.remove(name).unwrap_or_default() });
+        let names = stored.names.iter().map(|(row, _)| &*row.name).filter_map(member).collect();
+        Known { names, origin: "the state file" }
+    }
+
+    /// All of them, as the state file spells them.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.names.iter().map(|member| member.name.to_string())
+    }
+
+    /// The name of exactly this spelling, letter case and trailing dot aside.
+    pub fn name(&self, text: &str) -> Result<String, Failure> {
+        if let Some(member) = exact(&self.names, text) {
+            return Ok(member.name.to_string());
+        }
+        if let Some(wildcard) = covering(&self.names, text) {
+            let (origin, wildcard) = (self.origin, &wildcard.name);
+            let hint = format!("'{text}' is no name of {origin}; '{wildcard}' covers it: state that one");
+            return Err(Failure::Usage(hint));
+        }
+        Err(unknown_name(&self.names, self.origin, text))
+    }
+}
 
 /// A name as the state file has it: lower case, A-labels, no trailing dot.
 pub fn spelling(name: &str) -> String {
@@ -20,30 +97,20 @@ pub fn spelling(name: &str) -> String {
     name.parse::<HostName>().map_or_else(|_| name.trim_end_matches('.').to_ascii_lowercase(), |name| name.to_string())
 }
 
-/// The configured name of exactly this spelling, letter case and trailing dot aside.
-pub fn name<'a>(config: &'a Config, text: &str) -> Result<&'a Name, Failure> {
-    if let Some(name) = exact(config, text) {
-        return Ok(name);
-    }
-    if let Some(wildcard) = covering(config, text) {
-        let hint = format!("'{text}' is no name of the configuration; '{}' covers it: state that one", wildcard.name);
-        return Err(Failure::Usage(hint));
-    }
-    Err(unknown_name(config, text))
-}
-
 /// The configured name that answers for this one: itself, or the wildcard that covers it.
 pub fn answering<'a>(config: &'a Config, text: &str) -> Result<&'a Name, Failure> {
-    exact(config, text).or_else(|| covering(config, text)).ok_or_else(|| unknown_name(config, text))
+    let names = &config.names;
+    let found = exact(names, text).or_else(|| covering(names, text));
+    found.ok_or_else(|| unknown_name(names, "the configuration", text))
 }
 
-fn exact<'a>(config: &'a Config, text: &str) -> Option<&'a Name> {
+fn exact<'a, N: Named>(names: &'a [N], text: &str) -> Option<&'a N> {
     let wanted: HostName = text.trim().parse().ok()?;
-    config.names.iter().find(|name| name.name == wanted)
+    names.iter().find(|name| *name.name() == wanted)
 }
 
 /// The wildcard of the longest suffix above a name.
-fn covering<'a>(config: &'a Config, text: &str) -> Option<&'a Name> {
+fn covering<'a, N: Named>(names: &'a [N], text: &str) -> Option<&'a N> {
     let wanted: HostName = text.trim().parse().ok()?;
     let above = |wildcard: &HostName| {
         let mut rest = wanted.as_wire();
@@ -58,13 +125,13 @@ fn covering<'a>(config: &'a Config, text: &str) -> Option<&'a Name> {
         }
         false
     };
-    let wildcards = config.names.iter().filter(|name| name.name.is_wildcard() && above(&name.name));
-    wildcards.max_by_key(|name| name.name.labels())
+    let wildcards = names.iter().filter(|name| name.name().is_wildcard() && above(name.name()));
+    wildcards.max_by_key(|name| name.name().labels())
 }
 
-fn unknown_name(config: &Config, text: &str) -> Failure {
-    let known: Vec<String> = config.names.iter().map(|name| name.name.to_string()).collect();
-    Failure::Usage(format!("'{text}' is no name of the configuration; {}", suggestion(text, &known)))
+fn unknown_name<N: Named>(names: &[N], origin: &str, text: &str) -> Failure {
+    let known: Vec<String> = names.iter().map(|name| name.name().to_string()).collect();
+    Failure::Usage(format!("'{text}' is no name of {origin}; {}", suggestion(text, &known)))
 }
 
 /// `the nearest is 'x'`, or what there is.
@@ -81,12 +148,13 @@ fn suggestion(text: &str, known: &[String]) -> String {
     }
 }
 
-/// A candidate or one of its addresses, as the state file spells it. `names` are those that it must belong to,
-/// `endpoints` what is known of their addresses.
-pub fn target(names: &[&Name], endpoints: &[EndpointRecord], text: &str) -> Result<Host, Failure> {
+/// A candidate or one of its addresses, as the state file spells it. It must belong to the name `only`, if that is
+/// given; `endpoints` is what is known of addresses.
+pub fn target(known: &Known, only: Option<&str>, endpoints: &[EndpointRecord], text: &str) -> Result<Host, Failure> {
     let wanted = parse(text)?;
-    let hosts = names.iter().flat_map(|name| &name.candidates).map(|candidate| &candidate.host);
-    let mut known: BTreeSet<String> = hosts.map(|host| spelled(host).to_string()).collect();
+    let is_meant = |member: &&Member| only.is_none_or(|only| *only == member.name.to_string());
+    let names: Vec<&Member> = known.names.iter().filter(is_meant).collect();
+    let mut known: BTreeSet<String> = names.iter().flat_map(|name| &name.hosts).map(Host::to_string).collect();
     let of_names = |record: &&EndpointRecord| names.iter().any(|name| *record.name == *name.name.to_string());
     for record in endpoints.iter().filter(of_names) {
         // A candidate that was discovered is only known by the state.
@@ -96,7 +164,7 @@ pub fn target(names: &[&Name], endpoints: &[EndpointRecord], text: &str) -> Resu
         return Ok(wanted);
     }
     let known: Vec<String> = known.into_iter().collect();
-    let of = match names {
+    let of = match names.as_slice() {
         [name] => format!("of {}", name.name),
         _ => "of any name".to_owned(),
     };
@@ -129,6 +197,7 @@ fn canonical(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{CandidateRow, NameCounters, NameRow};
 
     fn config() -> Config {
         let folder = tempfile::tempdir().unwrap();
@@ -137,6 +206,32 @@ mod tests {
             [names.\"*.apps.example.com\"]\ncandidates = [\"10.0.0.2\"]\n[names.\"*.eu.apps.example.com\"]\ncandidates = [\"10.0.0.3\"]\n";
         std::fs::write(&path, text).unwrap();
         crate::config::load(&path).unwrap()
+    }
+
+    /// What a daemon with this configuration writes down.
+    fn stored(config: &Config) -> Stored {
+        let mut stored = Stored::default();
+        for name in &config.names {
+            let key: std::sync::Arc<str> = name.name.to_string().into();
+            stored.names.push((
+                NameRow { name: key.clone(), mode: String::new(), select: String::new(), ttl_s: 1, interval_ms: 1 },
+                NameCounters::default(),
+            ));
+            for (position, candidate) in (0..).zip(&name.candidates) {
+                let host = spelled(&candidate.host);
+                let row = CandidateRow {
+                    name: key.clone(),
+                    host,
+                    position,
+                    priority: 0,
+                    weight: 1,
+                    resolved_at: None,
+                    error: None,
+                };
+                stored.candidates.push(row);
+            }
+        }
+        stored
     }
 
     fn line<T>(result: Result<T, Failure>) -> String {
@@ -149,10 +244,12 @@ mod tests {
     #[test]
     fn names_are_found_and_slips_get_the_nearest() {
         let config = config();
-        assert_eq!(name(&config, "API.example.com.").unwrap().name.to_string(), "api.example.com");
-        assert!(line(name(&config, "apj.example.com")).contains("did you mean 'api.example.com'?"));
-        assert!(line(name(&config, "nothing.like.it")).contains("there is api.example.com, *.apps.example.com"));
-        assert!(line(name(&config, "x.apps.example.com")).contains("'*.apps.example.com' covers it"));
+        for known in [Known::of_config(&config), Known::of_state(&stored(&config))] {
+            assert_eq!(known.name("API.example.com.").unwrap(), "api.example.com");
+            assert!(line(known.name("apj.example.com")).contains("did you mean 'api.example.com'?"));
+            assert!(line(known.name("nothing.like.it")).contains("there is api.example.com, *.apps.example.com"));
+            assert!(line(known.name("x.apps.example.com")).contains("'*.apps.example.com' covers it"));
+        }
         assert_eq!(answering(&config, "y.x.eu.apps.example.com").unwrap().name.to_string(), "*.eu.apps.example.com");
         assert_eq!(answering(&config, "x.apps.example.com").unwrap().name.to_string(), "*.apps.example.com");
         assert!(answering(&config, "apps.example.com").is_err());
@@ -161,14 +258,17 @@ mod tests {
     #[test]
     fn targets_are_candidates_of_the_names_that_are_meant() {
         let config = config();
-        let all: Vec<&Name> = config.names.iter().collect();
-        assert_eq!(target(&all, &[], "DB1.example.com.").unwrap().to_string(), "db1.example.com");
-        assert_eq!(target(&all, &[], "[2001:DB8:0::1]").unwrap().to_string(), "2001:db8::1");
-        assert!(target(&all, &[], "10.0.0.2").is_ok());
-        let line_of = |text| line(target(&all[..1], &[], text));
-        assert!(line_of("10.0.0.2").contains("no candidate's address of api.example.com; did you mean '10.0.0.1'?"));
-        assert!(line_of("db2.example.com").contains("did you mean 'db1.example.com'?"));
-        assert!(line_of("http://x/").contains("a host is no URL"));
-        assert!(line_of("10.0.0.1:80").contains("port"));
+        for known in [Known::of_config(&config), Known::of_state(&stored(&config))] {
+            assert_eq!(target(&known, None, &[], "DB1.example.com.").unwrap().to_string(), "db1.example.com");
+            assert_eq!(target(&known, None, &[], "[2001:DB8:0::1]").unwrap().to_string(), "2001:db8::1");
+            assert!(target(&known, None, &[], "10.0.0.2").is_ok());
+            let line_of = |text| line(target(&known, Some("api.example.com"), &[], text));
+            assert!(
+                line_of("10.0.0.2").contains("no candidate's address of api.example.com; did you mean '10.0.0.1'?")
+            );
+            assert!(line_of("db2.example.com").contains("did you mean 'db1.example.com'?"));
+            assert!(line_of("http://x/").contains("a host is no URL"));
+            assert!(line_of("10.0.0.1:80").contains("port"));
+        }
     }
 }

@@ -129,7 +129,7 @@ fn read_included(path: &Path, names: &mut Names<'_>, problems: &mut Problems) {
 }
 
 /// Reads a text file.
-fn read_file(path: &Path) -> Result<Arc<str>, String> {
+pub(super) fn read_file(path: &Path) -> Result<Arc<str>, String> {
     let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;

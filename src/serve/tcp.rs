@@ -22,7 +22,7 @@ const BURST: usize = 64;
 const ACCEPT_BURST: usize = 32;
 /// Connections at most whatever is configured: their tokens lie below the forwarder's.
 const MOST_CONNECTIONS: usize = 1 << 20;
-/// How long accepting rests when there is no descriptor left: an edge-triggered listener does not remind.
+/// How long accepting rests when nobody can give way to a new connection: an edge-triggered listener does not remind.
 pub(super) const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Every connection.
@@ -56,7 +56,7 @@ pub(super) enum Accepted {
     All,
     /// A burst was not enough.
     More,
-    /// No descriptors: try again after [`ACCEPT_REST`].
+    /// No descriptors, and none to be had: try again after [`ACCEPT_REST`].
     Rest,
 }
 
@@ -86,9 +86,12 @@ impl Connections {
 
     /// Accepts who waits at a listener.
     pub fn accept(&mut self, listener: &TcpListener, registry: &Registry, desk: &mut Desk, now: Instant) -> Accepted {
+        // One gave way for whoever is next.
+        let mut gave_way = false;
         for _ in 0..ACCEPT_BURST {
             match listener.accept() {
                 Ok((socket, _)) => {
+                    gave_way = false;
                     desk.totals.tcp_accepted.add();
                     while self.open >= self.limits.tcp_connections {
                         self.evict(registry, desk);
@@ -101,8 +104,11 @@ impl Connections {
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(_) => {
                     desk.totals.tcp_accept_errors.add();
-                    self.evict(registry, desk);
-                    return Accepted::Rest;
+                    // Where that did not help, it is not for want of a descriptor of har's own.
+                    if gave_way || !self.evict(registry, desk) {
+                        return Accepted::Rest;
+                    }
+                    gave_way = true;
                 }
             }
         }
@@ -133,16 +139,17 @@ impl Connections {
         Ok(())
     }
 
-    /// The longest silent one gives way, one that waits for nothing before one that waits for an answer.
-    fn evict(&mut self, registry: &Registry, desk: &mut Desk) {
+    /// The longest silent one gives way, one that waits for nothing before one that waits for an answer. `false` when
+    /// there is none.
+    fn evict(&mut self, registry: &Registry, desk: &mut Desk) -> bool {
         let open = self.slots.iter().enumerate().filter_map(|(slot, place)| Some((slot, place.as_ref()?)));
         let oldest = open.min_by_key(|(_, connection)| {
             (connection.stream.pending() > 0, connection.stream.last_active(), connection.key)
         });
-        if let Some((slot, _)) = oldest {
-            desk.totals.tcp_evicted.add();
-            self.close(slot, registry, desk);
-        }
+        let Some((slot, _)) = oldest else { return false };
+        desk.totals.tcp_evicted.add();
+        self.close(slot, registry, desk);
+        true
     }
 
     /// A socket became readable, writable or broke.

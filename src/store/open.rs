@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::AccessFlags;
 use rusqlite::config::DbConfig;
@@ -27,6 +27,9 @@ const OPEN_WAIT: Duration = Duration::from_millis(250);
 /// At least between two damaged files that are moved aside.
 const MOVE_EVERY: Duration = Duration::from_secs(60);
 
+/// Why a file that somebody else holds is not written.
+const LOCKED: &str = "is locked by another process";
+
 /// The one connection of a daemon to its state file, or the reason why there is none.
 pub struct Store {
     pub(super) path: PathBuf,
@@ -42,6 +45,10 @@ pub struct Store {
     identity: Option<(u64, u64)>,
     /// It was seen to hold something.
     filled: bool,
+    /// When it was last written, and its size.
+    stamp: Option<(SystemTime, u64)>,
+    /// It was written since [`Store::look_inside`], by a checkpoint or by somebody.
+    touched: bool,
     journal: Option<(u64, u64)>,
 }
 
@@ -117,6 +124,8 @@ impl Store {
             moved: None,
             identity: None,
             filled: false,
+            stamp: None,
+            touched: false,
             journal: None,
         };
         let notes = store.reopen_for(Purpose::Reading);
@@ -126,6 +135,11 @@ impl Store {
     /// Why nothing is written, if so: har goes on in memory.
     pub fn hindrance(&self) -> Option<&str> {
         self.hindrance.as_deref()
+    }
+
+    /// Whether nothing is written, for a reason that is not over when somebody else is done.
+    pub(super) fn is_barred(&self) -> bool {
+        self.hindrance.as_ref().is_some_and(|reason| !reason.ends_with(LOCKED))
     }
 
     /// Whether batches can be written.
@@ -225,7 +239,23 @@ impl Store {
         let found = fs::metadata(&self.path).ok();
         let emptied = self.filled && found.as_ref().is_some_and(|found| found.len() == 0);
         self.filled = found.as_ref().is_some_and(|found| found.len() > 0);
+        let stamp = found.as_ref().and_then(|found| Some((found.modified().ok()?, found.len())));
+        self.touched |= std::mem::replace(&mut self.stamp, stamp) != stamp;
         found.as_ref().map(number) == self.identity && !emptied
+    }
+
+    /// What a reader meets in a file that was written since the last look, when that is damage: somebody may have
+    /// copied something over it, which a connection that is open does not see before it reads a page anew.
+    pub(super) fn look_inside(&mut self) -> Option<rusqlite::Error> {
+        if !std::mem::take(&mut self.touched) {
+            return None;
+        }
+        // Through SQLite: closing a descriptor of one's own would end the locks of the connection that is open.
+        let looked = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| {
+            connection.busy_timeout(Duration::ZERO)?;
+            connection.query_row("SELECT count(*) FROM daemon", [], |row| row.get::<_, i64>(0))
+        });
+        looked.err().filter(|error| Trouble::of(error) == Trouble::Damaged)
     }
 
     /// Remembers the write-ahead log as this file's, to be told from a later one's.
@@ -330,7 +360,7 @@ fn attempt(path: &Path, purpose: Purpose) -> Result<Connection, Shortfall> {
 
 /// A file that somebody else holds: with a write-ahead log it can be read all the same.
 fn locked(path: &Path) -> Shortfall {
-    let reason = "is locked by another process".to_owned();
+    let reason = LOCKED.to_owned();
     let readable = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| {
         connection.busy_timeout(Duration::ZERO)?;
         Ok((super::migrate::version(&connection)?, connection))

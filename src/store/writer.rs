@@ -37,6 +37,10 @@ const ATTENTION: Duration = Duration::from_secs(5);
 /// Ticks between two attempts to open a file that could not be used.
 const RETRY_TICKS: u32 = 4;
 
+/// Rounds of a stop, at least one of them with an attempt to open the file again, after which a file that could not be
+/// used before is given up.
+const LAST_ROUNDS: u32 = RETRY_TICKS + 1;
+
 /// A lock that is held longer than this is worth telling.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -232,6 +236,8 @@ struct Thread {
     refused: bool,
     failing_since: Option<Instant>,
     ticks: u32,
+    /// Rounds of the stop in which the file was barred.
+    barred: u32,
     cleaned: Instant,
 }
 
@@ -253,6 +259,7 @@ impl Thread {
             refused: false,
             failing_since: None,
             ticks: 0,
+            barred: 0,
             cleaned: Instant::now(),
         }
     }
@@ -283,9 +290,13 @@ impl Thread {
                 state.written = ticket;
                 shared.done.notify_all();
             }
-            // What came during the last write is written too; a busy file gets until the deadline.
+            self.barred += u32::from(stop.is_some() && self.store.is_barred());
+            // What came during the last write is written too; a busy file gets until the deadline, one that cannot be
+            // used a few attempts.
             let over = state.stop.is_some_and(|until| {
-                (stop.is_some() && written && state.pending.is_empty()) || Instant::now() >= until
+                (stop.is_some() && written && state.pending.is_empty())
+                    || Instant::now() >= until
+                    || self.barred >= LAST_ROUNDS
             });
             if over {
                 state.clean = written;
@@ -365,7 +376,11 @@ impl Thread {
         self.ticks = self.ticks.wrapping_add(1);
         if self.store.is_writable() {
             if self.store.is_in_place() {
-                return self.store.note_journal();
+                self.store.note_journal();
+                if let Some(error) = self.store.look_inside() {
+                    self.failed(&error);
+                }
+                return;
             }
             self.store.forget();
             let path = self.store.path.display();

@@ -4,6 +4,7 @@
 //! service manager. Nothing leaves the loopback interface.
 
 mod answers;
+mod broken_config;
 mod candidates;
 mod checks_exec;
 mod checks_http;

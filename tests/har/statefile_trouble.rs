@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -259,6 +260,19 @@ fn a_file_that_is_deleted_or_replaced_while_open() {
 }
 
 #[test]
+fn garbage_that_is_copied_over_the_open_file_is_noticed() {
+    let har = har().names(NAMES).start();
+    ask(&har, 5);
+    until_counted(&har, 5);
+    // In place, as `cp` does: no other file, and nothing that har reads by itself before long.
+    fs::write(har.state_path(), vec![0xa5; 100_000]).unwrap();
+    wait_for("it to be moved aside", || har.log().contains("har.db.damaged-").then_some(()));
+    ask(&har, 1);
+    until_counted(&har, 6);
+    assert_eq!(har.sql("PRAGMA integrity_check"), [["ok"]]);
+}
+
+#[test]
 fn a_directory_in_its_place() {
     let mut har = har().names(NAMES).prepare();
     fs::create_dir_all(har.state_path()).unwrap();
@@ -347,4 +361,18 @@ fn a_newer_schema_is_told_and_left_alone() {
     until_told(&har, "newer har");
     assert!(har.stop().success());
     assert_eq!(fs::read(har.state_path()).unwrap(), before);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_file_that_cannot_be_used() {
+    let mut har = har().names(NAMES).prepare();
+    fs::create_dir_all(har.state_path()).unwrap();
+    har.start();
+    ask(&har, 5);
+    until_told(&har, "not a file");
+    let begin = Instant::now();
+    assert!(har.stop().success());
+    // A tenth of a second; a file that is only locked gets three.
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(har.log().contains("the last rows could not be written"), "{}", har.log());
 }

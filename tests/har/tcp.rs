@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
 
+use crate::harness::daemon::BINARY;
 use crate::harness::dns::{Tcp, encode, framed, plain_question, question};
 use crate::harness::load::{Fast, Manner};
 use crate::harness::{Behaviour, Har, Reply, Upstream, har, wait_for};
@@ -230,4 +232,22 @@ fn a_tcp_query_falls_back_to_udp_where_the_upstream_has_no_tcp() {
         let reply = tcp.ask(&question(&format!("n{number}.example"), RecordType::A));
         assert_eq!(reply.first(), "198.51.100.99");
     }
+}
+
+/// Silent clients that are more than there are descriptors, as a leak or a scan leaves them.
+#[test]
+fn without_free_descriptors_silent_clients_give_way_at_once() {
+    let mut har = har().server("tcp_idle = \"60s\"").names(NAMES).prepare();
+    let mut command = Command::new("sh");
+    // The hard limit too, so that har cannot raise it.
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" serve --config \"$1\""]).arg(BINARY).arg(har.config_path());
+    command.env("NOTIFY_SOCKET", har.notify.path()).env_remove("RUST_LOG");
+    har.spawn_as(command);
+    assert!(har.becomes_ready(), "{}", har.log());
+    // Were one let in every tenth of a second, the last would wait some 15 s.
+    let silent: Vec<Tcp> = (0..200).map(|_| har.tcp()).collect();
+    is_served(&har);
+    // Those who came last are still there, and served too.
+    let mut last = silent.into_iter().next_back().unwrap();
+    assert_eq!(last.ask(&question("api.example", RecordType::A)).first(), "192.0.2.7");
 }

@@ -22,6 +22,9 @@ const BEGINNING: Duration = Duration::from_secs(60);
 /// Between two look-ups: they cost time and say the same.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(600);
 
+/// Longer than it takes until nothing changes by itself where nothing is recorded: addresses have left, results are old.
+const SETTLED: Duration = Duration::from_secs(3600);
+
 /// What was recorded in all.
 #[derive(Default)]
 pub struct Recording {
@@ -209,9 +212,12 @@ impl<'a> Course<'a> {
         })
     }
 
-    /// Expiries and look-ups until `end`.
+    /// Expiries and look-ups until `end`. What lies between is followed for a while after the last record and before
+    /// the next: a clock that was set, or a daemon that was stopped, can leave decades without any.
     fn advance(&mut self, end: Time) {
+        let (settled, again) = (self.now.after(SETTLED), Time(end.0.saturating_sub(SETTLED.as_millis() as u64)));
         while let Some(due) = self.roster.next_due().filter(|due| *due <= end) {
+            let due = if due > settled { due.max(again) } else { due };
             self.now = self.now.max(due);
             self.roster.tick(self.now);
             for job in self.roster.next_lookups(self.now, usize::MAX) {

@@ -1,6 +1,7 @@
 //! A configuration's course through made-up records, and the lines that come of it.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use super::*;
 use crate::health::{CheckResult, Outcome};
@@ -89,6 +90,29 @@ fn a_gap_in_the_records_counts_as_nothing_known() {
     let gap = outcomes(&config, &records);
     assert!(gap.total_ms < 160_000, "{gap:?}");
     assert_eq!(gap.dead_ms, 0);
+}
+
+/// A host that boots with its clock at 1970 and has it set then: the time between is no reason to go through it.
+#[test]
+fn decades_without_a_record_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = configured(folder.path(), "[\"db.example\", \"192.0.2.2\"]", "");
+    let records: Vec<Record> = (0..10)
+        .map(Time)
+        .chain((0..10).map(at))
+        .map(|at| Record { at, host: Host::Name("db.example".into()), ..record(0, "192.0.2.1", Some(10)) })
+        .collect();
+    let address = records[0].address;
+    let spans = std::collections::BTreeMap::from([(address, (Time(0), at(9)))]);
+    let hosts = HashMap::from([("db.example".into(), spans)]);
+    let recording = Recording { begin: Time(0), hosts, ..recorded(&records) };
+    let begun = Instant::now();
+    let mut course = Course::new(specs(&config, &Stored::default()), b"machine", &recording);
+    records.iter().for_each(|record| course.feed(record));
+    // Milliseconds; step by step it would take minutes.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let finished = course.finish(at(300));
+    assert_eq!(finished[0].2.answered_latency_ms, Some(10.0), "{finished:?}");
 }
 
 #[test]

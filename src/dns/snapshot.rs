@@ -4,6 +4,8 @@
 //! replaced with [`Snapshot::set`], so that a change of one name among 10,000 costs one name. Addresses are
 //! compiled to record bytes there and then: answering copies them.
 
+mod foresight;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::HostName;
 use super::table::{Folded, Suffixes, Table};
 use super::wire::{CLASS_IN, rtype};
+pub use foresight::Glance;
 
 /// The configured names and routes, and what is answered for each name now.
 #[derive(Debug)]

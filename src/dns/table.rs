@@ -63,7 +63,7 @@ pub(super) struct Table {
 /// One place of the table: eight bytes, of which none lie in another cache line, so that those of 10,000 names stay
 /// within the second-level cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
+pub(super) struct Slot {
     /// Where the key is.
     key: u32,
     /// The value, and above it what tells most other keys apart without a look at them.
@@ -119,6 +119,17 @@ impl Table {
         }
         table.keys = keys.into();
         table
+    }
+
+    /// Where a key with this hash is looked for first.
+    pub fn first_slot(&self, hash: u32) -> Option<&Slot> {
+        self.slots.get(hash as usize & self.slots.len().wrapping_sub(1))
+    }
+
+    /// What a look-up of a key with this hash reads most likely: where the key begins, and the value.
+    pub fn guess(&self, hash: u32) -> Option<(&u8, u32)> {
+        let slot = self.first_slot(hash).filter(|slot| **slot != VACANT && slot.has_tag_of(hash))?;
+        Some((self.keys.get(slot.key as usize)?, slot.value()))
     }
 
     /// The value of a key in lower-case wire format.
@@ -195,7 +206,7 @@ fn labels(wire: &[u8]) -> usize {
 }
 
 /// Eight bytes at a time: a multiplication spreads them upwards, a fold brings the upper half down.
-fn hash(key: &[u8]) -> u32 {
+pub(super) fn hash(key: &[u8]) -> u32 {
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |state: u64, word: u64| {
         let product = (state ^ word).wrapping_mul(SPREAD);

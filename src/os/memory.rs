@@ -8,8 +8,10 @@
 //! command line and the configuration, opened the state file and prepared its statements is most of what a start
 //! touches, and is never run again. Unmapping all of it costs some hundred short page faults: what is in use comes
 //! back from the page cache at once.
+//!
+//! [`fetch`] is about the nearest memory there is: the processor's caches.
 
-#![expect(unsafe_code, reason = "advice to the kernel and the C library on this program's own memory")]
+#![expect(unsafe_code, reason = "advice to the kernel, the C library and the processor on this program's own memory")]
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -22,6 +24,20 @@ const MAPPINGS: &str = "/proc/self/smaps";
 /// Allocations of this many bytes or more are mappings of their own: what holds a whole state goes back when it is freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAPPED_FROM: i32 = 128 << 10;
+
+/// Has the processor bring a place of memory near that is about to be read. Any address will do; where there is no such
+/// instruction nothing happens.
+#[inline]
+pub fn fetch(place: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the instruction is in every such processor; it reads nothing, and an address that is none does no harm.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
 
 /// Sets the allocator up; to be called before there are threads.
 pub fn set_up() {

@@ -12,9 +12,9 @@ use super::counters::{NameTable, Totals};
 use super::upstream::{Client, Forwarder};
 use crate::dns::HostName;
 use crate::dns::answer::{self, Asked, Transport, Verdict, Waiting};
-use crate::dns::snapshot::Snapshot;
+use crate::dns::snapshot::{Glance, Snapshot};
 use crate::dns::wire;
-use crate::os::Clock;
+use crate::os::{Clock, memory};
 
 /// Queries parked at most: a cold start of a host asks for far fewer, and each holds a copy of its message.
 const MAX_PARKED: usize = 1024;
@@ -78,6 +78,29 @@ impl Desk {
             probes: Vec::new(),
             parked: VecDeque::new(),
             converted: (started, clock.at(started).0),
+        }
+    }
+
+    /// Has what a batch of messages will read brought near, [`Snapshot::foresee`]. `N` is what a batch holds at most.
+    pub fn foresee<'a, const N: usize>(&self, messages: impl Iterator<Item = &'a [u8]>) {
+        let mut ahead: [Option<(Glance, u32)>; N] = [None; N];
+        let mut looked_at = 0;
+        for (place, message) in ahead.iter_mut().zip(messages) {
+            *place = self.snapshot.foresee(message, memory::fetch).map(|glance| (glance, 0));
+            looked_at += 1;
+        }
+        for place in &mut ahead[..looked_at] {
+            let Some((glance, name)) = place else { continue };
+            match self.snapshot.foresee_answer(*glance, memory::fetch) {
+                Some(found) => *name = found,
+                None => *place = None,
+            }
+        }
+        for (glance, name) in ahead[..looked_at].iter().flatten() {
+            self.snapshot.foresee_count(*name, *glance, memory::fetch);
+            if let Some(counters) = self.names.name(*name) {
+                memory::fetch((&raw const *counters).cast());
+            }
         }
     }
 

@@ -3,8 +3,7 @@
 //!
 //! One call that finds fewer than it has room for has also seen that nothing is left, so that a lone query costs no
 //! second look. The replies to a batch leave together once it is decided, and so do the forwarded ones of a wake. nix
-//! wraps `recvmmsg` and `sendmmsg`
-//! safely; headers and buffers are made once and belong to the thread that serves.
+//! wraps `recvmmsg` and `sendmmsg` safely; headers and buffers are made once and belong to the thread that serves.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -185,6 +184,12 @@ impl Work<'_> {
     fn decide<S: Peer>(&mut self, family: &mut Family<S>) {
         *self.queued = 0;
         family.to.clear();
+        if family.received.len() > FEW && self.desk.snapshot.is_large() {
+            let buffers = self.buffers.chunks_exact(STRIDE);
+            let messages =
+                family.received.iter().zip(buffers).filter_map(|(&(length, _), buffer)| buffer.get(..length));
+            self.desk.foresee::<BATCH>(messages);
+        }
         for (&(length, peer), buffer) in family.received.iter().zip(self.buffers.chunks_exact(STRIDE)) {
             self.desk.totals.udp_received.add();
             let message = buffer.get(..length).unwrap_or_default();

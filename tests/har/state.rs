@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{Har, har, is_root, missing, skip};
+use crate::harness::{Backend, Har, Mode, har, is_root, missing, skip};
 
 const NAMES: &str = "[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]";
 
@@ -152,4 +152,19 @@ fn a_file_that_is_deleted_comes_back() {
     }
     har.until_sql("SELECT count(*) FROM ranking", |count| count == "1");
     assert_eq!(har.a("api.example"), "192.0.2.7");
+}
+
+#[test]
+fn the_first_heartbeat_after_a_change_tells_of_it() {
+    let backend = Backend::start("127.0.0.2");
+    let check = format!("check = \"http://{{host}}:{}/\"", backend.port());
+    let pace = "interval = \"200ms\"\nfast_interval = \"100ms\"\ncandidates = [\"127.0.0.2\"]";
+    let har = har().names(&format!("[names.\"api.example\"]\n{check}\n{pace}")).start();
+    let up = "SELECT note FROM daemon, address WHERE state = 'up' AND heartbeat_at > since";
+    har.until_sql(up, |note| note.starts_with("1 names, 1 of 1 addresses up"));
+    backend.set(Mode::Reset);
+    // Both rows of one moment: looked at more often than the heart beats.
+    let down = "SELECT note FROM daemon, address WHERE state = 'down' AND heartbeat_at > since";
+    let row = har.until_sql(down, |_| true);
+    assert!(row[0][0].starts_with("1 names, 0 of 1 addresses up"), "{row:?}");
 }

@@ -17,7 +17,7 @@ use super::loops::Loops;
 use super::pace::{NameRounds, Pace};
 use super::refit::{self, Known, Searches};
 use super::tally::Tally;
-use super::{Certificates, Heard, Link, Message, Poller, TRIM_AFTER};
+use super::{Certificates, Heard, Link, Message, Poller};
 use crate::config::Config;
 use crate::dns::snapshot::NameAnswer;
 use crate::health::Time;
@@ -143,7 +143,7 @@ impl Poller {
             suspend: SuspendWatch::new(),
             loops: Loops::default(),
             searches,
-            trim_at: Some(now.after(TRIM_AFTER)),
+            trimmed: (now, 0),
             tables: 0,
         };
         for problem in problems {

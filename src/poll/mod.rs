@@ -73,8 +73,9 @@ const LEAST_STEP: Duration = Duration::from_millis(500);
 /// What the last rows get to reach the disk when the daemon stops.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
-/// The first round of checks is over by then, and what a start or a reload alone needed is not needed any more.
-const TRIM_AFTER: Duration = Duration::from_secs(3);
+/// When after a start or a reload memory is given back: once the first round of checks is over and what the start alone
+/// needed is not needed any more, and once what happens for the first time soon after it has happened.
+const TRIM_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(60)];
 
 /// READY is reported after this even if a check has not come back.
 const READY_AFTER: Duration = Duration::from_secs(5);
@@ -228,8 +229,8 @@ pub struct Poller {
     loops: Loops,
     /// Candidates that are looked for.
     searches: Searches,
-    /// When what only the start or a reload needed is to leave the memory.
-    trim_at: Option<Time>,
+    /// The start or the last reload, and how many of [`TRIM_AFTER`] are done since.
+    trimmed: (Time, usize),
     /// Tables published since the first one.
     tables: u64,
 }
@@ -401,7 +402,16 @@ impl Poller {
         self.follow_wall_clock(now);
         self.let_rest(now);
         self.count(batch, self.name_rounds.extent(now), now);
-        if self.ready && self.trim_at.take_if(|at| *at <= now).is_some() {
+        if self.ready {
+            self.trim(now);
+        }
+    }
+
+    /// Gives back what only the start or a reload needed.
+    fn trim(&mut self, now: Time) {
+        let (begin, done) = &mut self.trimmed;
+        if TRIM_AFTER.get(*done).is_some_and(|after| now.since(*begin) >= *after) {
+            *done += 1;
             memory::give_back();
         }
     }

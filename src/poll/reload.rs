@@ -6,7 +6,7 @@ use std::sync::Arc;
 use log::warn;
 
 use super::jobs::Loaded;
-use super::{Poller, Publication, TRIM_AFTER};
+use super::{Poller, Publication};
 use crate::config::values::in_names;
 use crate::config::{Config, Report};
 use crate::dns::HostName;
@@ -25,7 +25,7 @@ impl Poller {
     /// Takes over what was read, or stays with what runs.
     pub(super) fn reloaded(&mut self, loaded: Loaded, now: Time) {
         self.reloading = false;
-        self.trim_at = Some(now.after(TRIM_AFTER));
+        self.trimmed = (now, 0);
         let mut fresh = match loaded {
             Ok(fresh) => fresh,
             Err(report) => {

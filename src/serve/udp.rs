@@ -27,6 +27,8 @@ const BATCH: usize = 32;
 const FEW: usize = 2;
 /// Batches read from one listener in one wake, not counting one of [`FEW`]: the others, and TCP, get their turn.
 const BURST: usize = 2;
+/// Bytes of a reply that has its place from the start, so that the first large batch allocates nothing: few are longer.
+const USUAL: usize = 512;
 /// Bytes from one buffer to the next: room for every datagram, and an odd number of cache lines, so that the first
 /// bytes of all buffers do not compete for the same places of the cache.
 const STRIDE: usize = (MAX_MESSAGE + 1) + 64;
@@ -79,7 +81,7 @@ impl Batch {
             buffers: vec![0; BATCH * STRIDE].into(),
             v4: Family::new(),
             v6: Family::new(),
-            replies: std::array::from_fn(|_| Vec::new()),
+            replies: std::array::from_fn(|_| Vec::with_capacity(USUAL)),
             queued: 0,
             listener: 0,
         }

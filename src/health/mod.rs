@@ -6,7 +6,8 @@
 //!
 //! [`machine`] turns results into up and down, [`roster`] holds every endpoint as one value,
 //! [`rank`] is the only place that prefers one endpoint to another, [`decide`] adds the rules that are about a
-//! whole name, [`explain`] decides once more from records, [`schedule`] and [`resolution`] say what is due when, [`overrides`] what operators say, [`wall`] by which clock, `orders` puts that on the endpoints,
+//! whole name, [`explain`] decides once more from records, [`schedule`] and [`resolution`] say what is due when,
+//! [`overrides`] what operators say, [`wall`] by which clock, `orders` puts that on the endpoints.
 //! [`events`] has the words.
 
 pub mod compact;
@@ -32,6 +33,7 @@ mod selection;
 mod settle;
 mod target;
 mod targets;
+mod time;
 pub mod wall;
 
 #[cfg(test)]
@@ -44,22 +46,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Milliseconds since the Unix epoch on a clock that never goes back: the wall clock at the start of the
-/// process plus what the monotonic clock has counted since.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(pub u64);
-
-impl Time {
-    /// This time and `duration` more; sub-millisecond parts are dropped.
-    pub fn after(self, duration: Duration) -> Time {
-        Time(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
-    }
-
-    /// How long ago `earlier` was; zero when it was not.
-    pub fn since(self, earlier: Time) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
-}
+pub use time::Time;
 
 /// Address family of a question: A asks for one, AAAA for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

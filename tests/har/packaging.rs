@@ -23,8 +23,8 @@ fn pages() -> String {
         .concat()
 }
 
-/// Folders of files that are made, and checked where they are made.
-const MADE: [&str; 2] = ["packaging/man", "packaging/completions"];
+/// Folders of files that are made and checked where they are made, and of what no operator needs: how the program is linked.
+const MADE: [&str; 3] = ["packaging/man", "packaging/completions", "packaging/link"];
 
 fn output(command: &mut Command) -> (bool, String) {
     let output = command.output().expect("the program starts");

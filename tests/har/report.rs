@@ -112,7 +112,7 @@ fn a_page_is_well_formed_for_parsers_of_xml_and_of_html() {
     let connection = rusqlite::Connection::open(har.state_path()).unwrap();
     let hostile = "</style></svg><script>alert(1)</script>\" onload='x' & \u{202e} ]]> <!-- \u{1}";
     for sql in [
-        "UPDATE address SET last_error = ?1, standing = ?1",
+        "UPDATE endpoint SET last_error = ?1, standing = ?1",
         "UPDATE answer SET reason = ?1",
         "UPDATE event SET reason = ?1, after = ?1",
     ] {

@@ -161,10 +161,10 @@ fn the_first_heartbeat_after_a_change_tells_of_it() {
     let pace = "interval = \"200ms\"\nfast_interval = \"100ms\"\ncandidates = [\"127.0.0.2\"]";
     let har = har().names(&format!("[names.\"api.example\"]\n{check}\n{pace}")).start();
     let up = "SELECT note FROM daemon, address WHERE state = 'up' AND heartbeat_at > since";
-    har.until_sql(up, |note| note.starts_with("1 names, 1 of 1 addresses up"));
+    har.until_sql(up, |note| note.starts_with("1 name, 1 of 1 addresses up"));
     backend.set(Mode::Reset);
     // Both rows of one moment: looked at more often than the heart beats.
     let down = "SELECT note FROM daemon, address WHERE state = 'down' AND heartbeat_at > since";
     let row = har.until_sql(down, |_| true);
-    assert!(row[0][0].starts_with("1 names, 0 of 1 addresses up"), "{row:?}");
+    assert!(row[0][0].starts_with("1 name, 0 of 1 addresses up"), "{row:?}");
 }

@@ -111,3 +111,22 @@ fn what_needs_a_restart_is_named_and_the_rest_applies() {
         har.log().lines().any(|line| line.contains("user") && line.contains("restart")).then_some(())
     });
 }
+
+/// A figure of the process, kB.
+fn kb(har: &Har, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", har.pid())).expect("it is running");
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("the kernel says");
+    line.trim_start_matches(':').trim_end_matches("kB").trim().parse().expect("a number")
+}
+
+#[test]
+fn the_code_that_a_start_and_a_reload_need_leaves_the_memory() {
+    let (har, _backend) = start();
+    let mapped = || kb(&har, "RssFile");
+    let most = kb(&har, "VmHWM") - kb(&har, "RssAnon");
+    wait_for("the start's code to be given back", || (mapped() < most * 3 / 4).then_some(()));
+    let least = mapped();
+    har.signal(Signal::SIGHUP);
+    wait_for("the code of a reload", || (mapped() > least * 6 / 5).then_some(()));
+    wait_for("that to be given back, too", || (mapped() < least * 11 / 10).then_some(()));
+}

@@ -12,6 +12,16 @@ fn populated(path: &Path) {
     assert!(writer.stop(LONG));
 }
 
+/// A file of two addresses and an override, which its writer knows of.
+fn start_drained(path: &Path) -> (Writer, Heard) {
+    let (writer, heard) = start(path);
+    writer.send(complete(2));
+    assert!(writer.flush(LONG));
+    drain(path);
+    until("the override", || heard.overrides.lock().unwrap().last().is_some_and(|all| all.len() == 1));
+    (writer, heard)
+}
+
 fn drain(path: &Path) {
     Connection::open(path)
         .unwrap()
@@ -131,11 +141,7 @@ fn a_table_with_a_broken_page_does_not_lose_the_overrides() {
 fn a_deleted_file_is_written_again_with_its_overrides() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");
-    let (writer, heard) = start(&path);
-    writer.send(complete(2));
-    assert!(writer.flush(LONG));
-    drain(&path);
-    until("the override", || heard.overrides.lock().unwrap().last().is_some_and(|all| all.len() == 1));
+    let (writer, heard) = start_drained(&path);
     fs::remove_file(&path).unwrap();
     until("the wish for everything", || *heard.resends.lock().unwrap() == 1);
     assert!(heard.troubled("deleted or replaced"));
@@ -150,11 +156,7 @@ fn a_deleted_file_is_written_again_with_its_overrides() {
 fn an_emptied_file_is_written_again_with_its_overrides() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");
-    let (writer, heard) = start(&path);
-    writer.send(complete(2));
-    assert!(writer.flush(LONG));
-    drain(&path);
-    until("the override", || heard.overrides.lock().unwrap().last().is_some_and(|all| all.len() == 1));
+    let (writer, heard) = start_drained(&path);
     // As `> har.db` does: the same file, and SQLite does not look.
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     until("the wish for everything", || *heard.resends.lock().unwrap() == 1);

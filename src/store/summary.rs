@@ -31,8 +31,24 @@ struct Row {
     samples_us: Few<u32>,
 }
 
-/// The rows of a slot by target. Being one large table, it leaves no holes in the memory when the slot is over.
-type Slot = HashMap<i64, Row>;
+/// Results of a slot that lie in a list before they are summed up by target.
+const LATEST_MAX: usize = 1 << 16;
+
+/// One result. Of 50,000 addresses that are each checked once in a slot, a list of these takes a quarter of the memory
+/// that a table of rows does.
+struct Sample {
+    target: [u32; 2],
+    /// [`Sample::FAILED`], or how long it took.
+    us: u32,
+}
+
+/// The results of a slot.
+#[derive(Default)]
+struct Slot {
+    latest: Vec<Sample>,
+    /// What came before them. Being one large table, it leaves no holes in the memory when the slot is over.
+    rows: HashMap<i64, Row>,
+}
 
 /// The slots that are not over, or not written.
 #[derive(Default)]
@@ -51,23 +67,19 @@ impl Summary {
         if outcome == Outcome::LocalError {
             return; // says nothing about the candidate
         }
-        let row = self.slots.entry(slot_of(at)).or_default().entry(target).or_default();
-        row.checks += 1;
-        if outcome == Outcome::Ok {
-            let total_us = u32::try_from(total_us).unwrap_or(u32::MAX);
-            row.ok += 1;
-            row.sum_us += u64::from(total_us);
-            if row.samples_us.len() < SAMPLES_MAX {
-                row.samples_us.push(total_us);
-            }
-        }
+        let sample = Sample::new(target, (outcome == Outcome::Ok).then_some(total_us));
+        self.slots.entry(slot_of(at)).or_default().add(sample);
         self.forget();
     }
 
     /// Lets the oldest slots go when too much waits. The last two are at work: the one that goes on, and the one before
     /// it within its grace.
     fn forget(&mut self) {
-        while self.slots.len() > 2 && self.slots.values().rev().skip(2).map(HashMap::len).sum::<usize>() > WAITING_MAX {
+        if self.slots.len() <= 2 {
+            return;
+        }
+        self.slots.values_mut().rev().skip(2).for_each(Slot::sum_up);
+        while self.slots.values().rev().skip(2).map(|slot| slot.rows.len()).sum::<usize>() > WAITING_MAX {
             self.slots.pop_first();
         }
     }
@@ -99,14 +111,8 @@ impl Summary {
             return Ok(());
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for (&number, slot) in self.slots.iter().filter(|(slot, _)| over(**slot)) {
-            // In the order of the table.
-            let mut targets: Vec<i64> = slot.keys().copied().collect();
-            targets.sort_unstable();
-            for (row, target) in targets.into_iter().enumerate() {
-                os::breathe(row);
-                slot[&target].write(&transaction, number, target)?;
-            }
+        for (&number, slot) in self.slots.iter_mut().filter(|(slot, _)| over(**slot)) {
+            slot.write(&transaction, number)?;
         }
         transaction.commit()?;
         self.slots.retain(|&slot, _| !over(slot));
@@ -114,7 +120,73 @@ impl Summary {
     }
 }
 
+impl Sample {
+    const FAILED: u32 = u32::MAX;
+
+    /// With microseconds where the check was successful.
+    fn new(target: i64, us: Option<i64>) -> Sample {
+        let us = us.map(|us| u32::try_from(us).unwrap_or(Sample::FAILED).min(Sample::FAILED - 1));
+        let target = target.cast_unsigned();
+        Sample { target: [(target >> 32) as u32, target as u32], us: us.unwrap_or(Sample::FAILED) }
+    }
+
+    fn target(&self) -> i64 {
+        let [high, low] = self.target.map(u64::from);
+        (high << 32 | low).cast_signed()
+    }
+}
+
+impl Slot {
+    fn add(&mut self, sample: Sample) {
+        self.latest.push(sample);
+        if self.latest.len() >= LATEST_MAX {
+            self.sum_up();
+        }
+    }
+
+    /// Makes rows of the list.
+    fn sum_up(&mut self) {
+        for sample in std::mem::take(&mut self.latest) {
+            self.rows.entry(sample.target()).or_default().add(&sample);
+        }
+    }
+
+    /// Writes all rows, in the order of the table.
+    fn write(&mut self, connection: &Connection, number: i64) -> rusqlite::Result<()> {
+        if self.rows.is_empty() {
+            self.latest.sort_unstable_by_key(Sample::target);
+            for (count, samples) in self.latest.chunk_by(|a, b| a.target() == b.target()).enumerate() {
+                os::breathe(count);
+                let Some(target) = samples.first().map(Sample::target) else { continue };
+                let mut row = Row::default();
+                samples.iter().for_each(|sample| row.add(sample));
+                row.write(connection, number, target)?;
+            }
+            return Ok(());
+        }
+        self.sum_up();
+        let mut targets: Vec<i64> = self.rows.keys().copied().collect();
+        targets.sort_unstable();
+        for (count, target) in targets.into_iter().enumerate() {
+            os::breathe(count);
+            self.rows[&target].write(connection, number, target)?;
+        }
+        Ok(())
+    }
+}
+
 impl Row {
+    fn add(&mut self, sample: &Sample) {
+        self.checks += 1;
+        if sample.us != Sample::FAILED {
+            self.ok += 1;
+            self.sum_us += u64::from(sample.us);
+            if self.samples_us.len() < SAMPLES_MAX {
+                self.samples_us.push(sample.us);
+            }
+        }
+    }
+
     fn write(&self, connection: &Connection, number: i64, target: i64) -> rusqlite::Result<()> {
         let mut sorted = self.samples_us.to_vec();
         sorted.sort_unstable();

@@ -1,5 +1,7 @@
 //! What bounds the file, what a refused row costs, and counters of a file that could not be read at the start.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::store::base::Base;
 use crate::store::batch::Pending;
@@ -142,6 +144,47 @@ fn slots_at_work_are_whole_however_many_are_checked_and_those_that_wait_are_boun
         "SELECT group_concat(rows) FROM (SELECT count(*) AS rows FROM check_summary GROUP BY slot ORDER BY slot)";
     let counts: String = connection.query_row(counts, [], |row| row.get(0)).unwrap();
     assert_eq!(counts, "40000,10000,10000,10000,10000", "two that wait beside the two at work");
+}
+
+#[test]
+fn a_slot_comes_to_the_same_whether_it_is_summed_up_on_the_way_or_at_its_end() {
+    let begin = Time(1_795_243_500_000 / 300_000 * 300_000);
+    // Ids that differ in one half alone.
+    let targets = [1, 2, 3 << 32, 3 << 32 | 1, i64::MAX];
+    // The larger number is more than the list of a slot holds, and fewer for each target than are kept for the percentile.
+    for (count, spread) in [(200, 7), (70_000, 20_000)] {
+        let mut connection = fresh();
+        let mut summary = Summary::default();
+        let mut expected: BTreeMap<i64, (i64, Vec<i64>)> = BTreeMap::new();
+        for number in 0..count {
+            let target = if number % 10 == 0 { targets[number / 10 % 5] } else { 100 + (number % spread) as i64 };
+            let us = (number as i64 * 7919) % 5000;
+            let outcome = if number % 11 == 0 { Outcome::Timeout } else { Outcome::Ok };
+            summary.add(target, begin, outcome, us);
+            let (failed, times) = expected.entry(target).or_default();
+            if outcome == Outcome::Ok { times.push(us) } else { *failed += 1 }
+        }
+        summary.save(&mut connection, begin, true).unwrap();
+        let mut statement = connection
+            .prepare("SELECT target_id, checks, ok, least_us, mean_us, p95_us FROM check_summary ORDER BY target_id")
+            .unwrap();
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, (row.get(3)?, row.get(4)?, row.get(5)?))));
+        let rows: Vec<(i64, i64, i64, [Option<i64>; 3])> = rows
+            .unwrap()
+            .map(|row| row.map(|(id, checks, ok, (a, b, c))| (id, checks, ok, [a, b, c])).unwrap())
+            .collect();
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(target, (failed, mut times))| {
+                times.sort_unstable();
+                let mean = times.iter().sum::<i64>().checked_div(times.len() as i64);
+                let p95 = (times.len() * 95).div_ceil(100).checked_sub(1).map(|at| times[at]);
+                (target, failed + times.len() as i64, times.len() as i64, [times.first().copied(), mean, p95])
+            })
+            .collect();
+        assert_eq!(rows, expected, "{count}");
+    }
 }
 
 #[test]

@@ -64,6 +64,10 @@ impl Store {
     /// What the last daemon left. A file that turns out damaged is moved aside and begun anew (its overrides
     /// are kept if they can be read), which a note tells.
     pub fn load(&mut self, candidates: Candidates) -> Stored {
+        if self.fresh {
+            self.missed = false;
+            return Stored::default();
+        }
         // Whatever is at the path by now must be the file that is open.
         let beside = (candidates == Candidates::Skip && self.is_in_place()).then_some(&*self.path);
         let Some(connection) = &self.connection else {

@@ -3,6 +3,9 @@
 //! `PRAGMA user_version` holds the version. Each step runs in a transaction of its own, so that a crash leaves a
 //! file of one version or the next. A file of a newer har is never touched.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use rusqlite::Connection;
 
 /// The version this har writes.
@@ -13,6 +16,10 @@ const SCHEMA: &str = include_str!("schema.sql");
 
 /// `STEPS[n]` leads from version n + 1 to n + 2.
 const STEPS: [&str; VERSION as usize - 1] = [include_str!("migrate-2.sql")];
+
+/// How long a command waits for the tables of a file that a daemon has begun: they follow within milliseconds, and
+/// later where the disk is slow to sync.
+const BEGUN_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +61,18 @@ fn advance(connection: &mut Connection, sql: &str, reached: i64) -> rusqlite::Re
 /// The version a file states.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// The same for a command, which may come between the beginning of a file and its tables.
+pub(super) fn version_once_begun(connection: &Connection) -> rusqlite::Result<i64> {
+    let until = Instant::now() + BEGUN_WITHIN;
+    loop {
+        let version = version(connection)?;
+        if version != 0 || tables(connection)? > 0 || Instant::now() >= until {
+            return Ok(version);
+        }
+        thread::sleep(BEGUN_WITHIN / 100);
+    }
 }
 
 fn tables(connection: &Connection) -> rusqlite::Result<i64> {

@@ -40,6 +40,8 @@ pub struct Store {
     pub(super) missed: bool,
     /// The write-ahead log is in use, see [`Store::prepare`].
     prepared: bool,
+    /// There was no file: this one is empty, and its tables are made by [`Store::prepare`].
+    pub(super) fresh: bool,
     /// When a damaged file was last moved aside.
     moved: Option<Instant>,
     identity: Option<(u64, u64)>,
@@ -90,7 +92,7 @@ impl std::error::Error for OpenError {}
 /// What a file is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// What it remembers; nothing but a missing schema is written.
+    /// What it remembers; where there is no file an empty one is begun, and a schema is written to an empty one found.
     Reading,
     /// Everything.
     Writing,
@@ -121,6 +123,7 @@ impl Store {
             hindrance: None,
             missed: false,
             prepared: false,
+            fresh: false,
             moved: None,
             identity: None,
             filled: false,
@@ -147,15 +150,20 @@ impl Store {
         self.connection.is_some() && self.hindrance.is_none()
     }
 
-    /// Does what [`Store::open`] left: the change to the write-ahead log syncs the disk several times, and no answer
-    /// is to wait for that. `Some` when the file had to be opened again, with what the log should say.
+    /// Does what [`Store::open`] left: the change to the write-ahead log syncs the disk several times, and so do the
+    /// tables of a new file; no answer is to wait for that. `Some` when the file had to be opened again, with what the
+    /// log should say.
     pub(super) fn prepare(&mut self) -> Option<Vec<String>> {
         if self.prepared || !self.is_writable() {
             return None;
         }
-        match set_up(self.connection.as_ref()?) {
+        let connection = self.connection.as_mut()?;
+        // In the log the tables need no sync of their own.
+        let done = set_up(connection).and_then(|()| if self.fresh { migrate(connection).map(drop) } else { Ok(()) });
+        match done {
             Ok(()) => {
                 self.prepared = true;
+                self.fresh = false;
                 None
             }
             Err(_) => Some(self.reopen()),
@@ -169,6 +177,7 @@ impl Store {
 
     fn reopen_for(&mut self, purpose: Purpose) -> Vec<String> {
         self.close();
+        self.fresh = false;
         let mut notes = Vec::new();
         let mut attempt = attempt(&self.path, purpose);
         if let Err(Shortfall::Damaged(reason)) = &attempt
@@ -179,10 +188,11 @@ impl Store {
         }
         let path = self.path.display();
         match attempt {
-            Ok(connection) => {
+            Ok((connection, fresh)) => {
                 self.connection = Some(connection);
                 self.hindrance = None;
                 self.prepared = purpose == Purpose::Writing;
+                self.fresh = fresh;
             }
             Err(Shortfall::ReadOnly(connection, reason)) => {
                 self.connection = Some(*connection);
@@ -283,8 +293,12 @@ impl Store {
         if !self.is_writable() || !self.is_in_place() {
             return self.close();
         }
-        if let Some(connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take() {
             let _ = connection.busy_timeout(OPEN_WAIT);
+            if self.fresh {
+                // Not even begun: tables without rows say more to a reader than no tables.
+                let _ = migrate(&mut connection);
+            }
             let mode = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0));
             match mode {
                 Ok(mode) if mode == "delete" => (),
@@ -322,12 +336,15 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(nix::unistd::eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-fn attempt(path: &Path, purpose: Purpose) -> Result<Connection, Shortfall> {
+/// The file, and whether it was begun just now and has no tables yet.
+fn attempt(path: &Path, purpose: Purpose) -> Result<(Connection, bool), Shortfall> {
+    let mut begun = false;
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => return Err(Shortfall::Nothing("is not a file but something else".to_owned())),
         Ok(_) => (),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             begin(path).map_err(|error| Shortfall::Nothing(format!("cannot be created: {error}")))?;
+            begun = true;
         }
         Err(error) => return Err(Shortfall::Nothing(format!("cannot be looked at: {error}"))),
     }
@@ -339,6 +356,9 @@ fn attempt(path: &Path, purpose: Purpose) -> Result<Connection, Shortfall> {
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(shortfall)?;
     if connection.is_readonly("main").map_err(shortfall)? {
         return Err(Shortfall::ReadOnly(Box::new(connection), "cannot be written (read-only)".to_owned()));
+    }
+    if begun && purpose == Purpose::Reading {
+        return Ok((connection, true));
     }
     match migrate(&mut connection).map_err(shortfall)? {
         Found::Current => (),
@@ -355,7 +375,7 @@ fn attempt(path: &Path, purpose: Purpose) -> Result<Connection, Shortfall> {
     if purpose == Purpose::Writing {
         set_up(&connection).map_err(shortfall)?;
     }
-    Ok(connection)
+    Ok((connection, false))
 }
 
 /// A file that somebody else holds: with a write-ahead log it can be read all the same.

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
 
 use super::load::{self, Candidates, Stored};
-use super::migrate::{VERSION, version};
+use super::migrate::{VERSION, version, version_once_begun};
 use super::repair::beside;
 use super::time::now;
 use crate::health::{CheckResult, Host, Outcome, Time};
@@ -239,7 +239,7 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let first = Connection::open_with_flags(path, flags).and_then(|connection| {
         connection.busy_timeout(WAIT)?;
-        let version = version(&connection)?;
+        let version = version_once_begun(&connection)?;
         Ok((connection, version))
     });
     let unreadable = |error: &rusqlite::Error| {

@@ -223,6 +223,52 @@ fn a_lock_at_start_means_memory_and_then_the_file() {
 }
 
 #[test]
+fn a_new_file_gets_its_tables_from_the_writer_so_that_no_answer_waits_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let mut opened = Store::open(&path).unwrap();
+    assert_eq!(opened.notes, [""; 0]);
+    assert_eq!(opened.store.load(Candidates::Read).names.len(), 0);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing was written or synced so far");
+    let heard = Heard::default();
+    let writer = Writer::start(opened.store, DAY, heard.hooks()).unwrap();
+    writer.send(complete(3));
+    assert!(writer.stop(LONG));
+    assert_eq!(count(&path, "SELECT count(*) FROM address"), 3);
+    assert_eq!((heard.troubles.lock().unwrap().len(), *heard.resends.lock().unwrap()), (0, 0));
+    assert_eq!(count(&path, "PRAGMA user_version"), migrate::VERSION);
+}
+
+#[test]
+fn a_command_waits_for_the_tables_of_a_file_that_was_just_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let store = Store::open(&path).unwrap().store;
+    let error = Overrides::open(&path).err().unwrap().to_string();
+    assert!(error.ends_with("is not a state file of har (or not begun yet)"), "{error}");
+    let (begun, beginning) = std::sync::mpsc::channel();
+    let theirs = path.clone();
+    let commands = std::thread::spawn(move || {
+        begun.send(()).unwrap();
+        (Reader::open(&theirs).map(drop), Overrides::open(&theirs).map(drop))
+    });
+    beginning.recv().unwrap();
+    let writer = Writer::start(store, DAY, Heard::default().hooks()).unwrap();
+    let (read, ordered) = commands.join().unwrap();
+    assert!(read.is_ok() && ordered.is_ok(), "{read:?} {ordered:?}");
+    assert!(writer.stop(LONG));
+}
+
+#[test]
+fn a_start_that_ends_early_leaves_a_new_file_with_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    drop(Store::open(&path).unwrap());
+    assert_eq!(count(&path, "SELECT count(*) FROM address"), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "and no journal beside it");
+}
+
+#[test]
 fn a_newer_schema_is_read_and_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");
@@ -245,6 +291,7 @@ fn a_newer_schema_is_read_and_not_written() {
 fn a_full_disk_is_told_once_and_written_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");
+    drop(Store::open(&path).unwrap());
     let mut store = Store::open(&path).unwrap().store;
     let pages = "SELECT page_count FROM pragma_page_count";
     let connection = store.connection.as_mut().unwrap();

@@ -217,6 +217,7 @@ fn a_row_that_cannot_be_read_spoils_itself_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("har.db");
     let (writer, heard) = start(&path);
+    assert!(writer.flush(LONG), "its tables are there");
     let rows = "INSERT INTO override (id, kind, target) VALUES (1, 'drain', CAST(x'ff' AS TEXT)), (2, 'drain', 'b\u{fc}cher.example');
         INSERT INTO override (id, kind, name, target) VALUES (3, 'drain', '', 'x'), (4, 'drain', NULL, '[2001:DB8::1]')";
     Connection::open(&path).unwrap().execute_batch(rows).unwrap();

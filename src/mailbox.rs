@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// Places that reader and writer keep for what comes next; after a burst the rest of them go back.
+pub const KEPT: usize = 256;
+
 /// A queue that many threads write to and one sleeps on.
 pub struct Inbox<T> {
     shared: Arc<Shared<T>>,
@@ -53,11 +56,14 @@ impl<T> Inbox<T> {
             None => self.shared.filled.wait_while(queue, empty).unwrap_or_else(PoisonError::into_inner),
         };
         into.extend(queue.drain(..));
+        queue.shrink_to(KEPT);
     }
 
     /// Moves everything that is there into `into`, without waiting.
     pub fn take(&self, into: &mut Vec<T>) {
-        into.extend(self.lock().drain(..));
+        let mut queue = self.lock();
+        into.extend(queue.drain(..));
+        queue.shrink_to(KEPT);
     }
 
     /// Values waiting.
@@ -98,5 +104,20 @@ mod tests {
         assert!(inbox.is_empty());
         inbox.wait(Some(Duration::ZERO), &mut got);
         assert_eq!(got.len(), 2);
+    }
+
+    #[test]
+    fn a_burst_leaves_no_room_behind() {
+        let (inbox, mut got) = (Inbox::new(), Vec::new());
+        for take in [true, false] {
+            (0..10_000).for_each(|value| inbox.send(value));
+            if take {
+                inbox.take(&mut got)
+            } else {
+                inbox.wait(None, &mut got)
+            }
+            assert!(inbox.lock().capacity() <= 2 * KEPT, "{}", inbox.lock().capacity());
+        }
+        assert_eq!(got.len(), 20_000);
     }
 }

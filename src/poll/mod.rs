@@ -48,7 +48,7 @@ use crate::dns::snapshot::NameAnswer;
 use crate::health::roster::Roster;
 use crate::health::wall::WallClock;
 use crate::health::{Event, EventKind, Override, State, Time};
-use crate::mailbox::Inbox;
+use crate::mailbox::{self, Inbox};
 use crate::os::clock::wall_ms;
 use crate::os::{Clock, SuspendWatch, memory};
 use crate::store::{Batch, Writer};
@@ -269,6 +269,7 @@ impl Poller {
                     message => self.apply(message, now),
                 }
             }
+            messages.shrink_to(mailbox::KEPT);
             self.step(now);
         }
     }

@@ -4,8 +4,7 @@
 //! [`Targets`] when a transaction fails.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 
 use rusqlite::{Connection, params};
 
@@ -24,22 +23,34 @@ const PRUNE_STEP: i64 = 500;
 const TARGETS_MAX: usize = 100_000;
 
 /// The ids of `check_target`, and when each was last stamped (in slots).
+///
+/// There may be 50,000, so that each is known by two keyed hashes of its address, candidate and definition and not by
+/// these: that two targets share both does not happen.
 #[derive(Default)]
-pub(super) struct Targets(HashMap<(IpAddr, Host, Arc<str>), (i64, i64)>);
+pub(super) struct Targets {
+    hashes: [RandomState; 2],
+    known: HashMap<[u64; 2], Known>,
+}
+
+/// A target that is in the file. What is too large for it, which no file comes to, is looked up again.
+struct Known {
+    id: u32,
+    stamped: u32,
+}
 
 impl Targets {
     /// After a failed transaction: ids given out in it are void.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.known = HashMap::new();
     }
 
     fn id(&mut self, connection: &Connection, row: &ResultRow) -> rusqlite::Result<i64> {
         let slot = super::summary::slot_of(row.at);
-        let key = (row.address, row.host.clone(), Arc::clone(&row.definition));
-        if let Some(&(id, stamped)) = self.0.get(&key)
-            && slot <= stamped
+        let key = self.hashes.each_ref().map(|hash| hash.hash_one((row.address, &row.host, &row.definition)));
+        if let Some(known) = self.known.get(&key)
+            && slot <= i64::from(known.stamped)
         {
-            return Ok(id);
+            return Ok(known.id.into());
         }
         let id = connection
             .prepare_cached(
@@ -50,10 +61,12 @@ impl Targets {
                 params![row.host.to_string(), row.address.to_string(), row.definition, to_text(row.at)],
                 |row| row.get(0),
             )?;
-        if self.0.len() >= TARGETS_MAX {
-            self.0.clear();
+        if self.known.len() >= TARGETS_MAX {
+            self.known.clear();
         }
-        self.0.insert(key, (id, slot));
+        if let (Ok(id), Ok(stamped)) = (u32::try_from(id), u32::try_from(slot)) {
+            self.known.insert(key, Known { id, stamped });
+        }
         Ok(id)
     }
 }

@@ -21,6 +21,9 @@ const STEPS: [&str; VERSION as usize - 1] = [include_str!("migrate-2.sql")];
 /// later where the disk is slow to sync.
 const BEGUN_WITHIN: Duration = Duration::from_secs(1);
 
+/// What a command says of a file of version 0.
+pub(super) const NOT_BEGUN: &str = "is not a state file of har (or not begun yet)";
+
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {

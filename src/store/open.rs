@@ -159,14 +159,14 @@ impl Store {
         }
         let connection = self.connection.as_mut()?;
         // In the log the tables need no sync of their own.
-        let done = set_up(connection).and_then(|()| if self.fresh { migrate(connection).map(drop) } else { Ok(()) });
+        let done = set_up(connection).and_then(|()| if self.fresh { migrate(connection) } else { Ok(Found::Current) });
         match done {
-            Ok(()) => {
+            Ok(Found::Current) => {
                 self.prepared = true;
                 self.fresh = false;
                 None
             }
-            Err(_) => Some(self.reopen()),
+            _ => Some(self.reopen()),
         }
     }
 

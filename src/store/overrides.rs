@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, params};
 
-use super::migrate::{VERSION, version_once_begun};
+use super::migrate::{NOT_BEGUN, VERSION, version_once_begun};
 use super::time::{from_text, to_text};
 use crate::dns::HostName;
 use crate::health::{Override, OverrideKind};
@@ -58,7 +58,7 @@ impl Overrides {
         }
         match version_once_begun(&connection) {
             Ok(1..=VERSION) => Ok(Overrides { connection }),
-            Ok(0) => Err(OverrideError(format!("{shown} is not a state file of har (or not begun yet)"))),
+            Ok(0) => Err(OverrideError(format!("{shown} {NOT_BEGUN}"))),
             Ok(found) => Err(OverrideError(format!(
                 "the state file {shown} has schema {found} and this har writes {VERSION}: use the har that the daemon runs"
             ))),

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
 
 use super::load::{self, Candidates, Stored};
-use super::migrate::{VERSION, version, version_once_begun};
+use super::migrate::{NOT_BEGUN, VERSION, version, version_once_begun};
 use super::repair::beside;
 use super::time::now;
 use crate::health::{CheckResult, Host, Outcome, Time};
@@ -142,7 +142,7 @@ impl Reader {
         }
         let (connection, version) = connect(path).map_err(|error| worded(path, &error))?;
         if version == 0 {
-            return Err(ReadError(format!("{shown} is not a state file of har (or not begun yet)")));
+            return Err(ReadError(format!("{shown} {NOT_BEGUN}")));
         }
         Ok(Reader { connection, path: path.to_owned(), newer: version > VERSION })
     }

@@ -2,7 +2,8 @@
 //!
 //! An *episode* begins with a silent failure of an address that was not down and ends with any proof of a
 //! working path. When within an episode every address that counts has failed silently, those of at least two
-//! hosts, the fault is taken to be here. A second address of the same host is no second witness, and neither
+//! hosts, the fault is taken to be here. One that is down counts as long as it proved the path a moment ago, by
+//! refusing: if it falls silent with the others, that is their fault, not its own. A second address of the same host is no second witness, and neither
 //! is a second name of the same address: one dead server behind all names must not look like a dead network.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -54,6 +55,11 @@ impl LocalFault {
     /// Whether this address failed silently in the running episode.
     pub(super) fn involves(&self, address: IpAddr) -> bool {
         self.silent.contains_key(&address)
+    }
+
+    /// Whether this address went down in the running episode, rather than before.
+    fn took_down(&self, address: IpAddr, down_since: Time) -> bool {
+        self.silent.get(&address).is_some_and(|first| down_since >= *first)
     }
 
     /// Whether answers are held.
@@ -145,9 +151,8 @@ impl Roster {
     /// Whether an address has a say now: by its state, or since it proved a working path a moment ago, even
     /// by refusing.
     fn address_counts(&self, address: IpAddr, now: Time, window: Duration) -> bool {
-        self.witnesses(address).any(|target| {
-            target.proof.get().is_some_and(|at| now.since(at) <= window) || self.counts(address, &target.users)
-        })
+        self.witnesses(address)
+            .any(|target| in_window(target.proof.get(), now, window) || self.counts(address, &target.users))
     }
 
     /// The targets of an address whose results speak about this host's network.
@@ -163,8 +168,14 @@ impl Roster {
         witnesses.map(|target| target.address).filter(move |address| last.replace(*address) != Some(*address))
     }
 
-    pub(super) fn silent_failure(&mut self, address: IpAddr, took: Duration, now: Time) {
-        let window = self.longest_interval.mul_f64(1.1) + took;
+    /// How far apart failures of one fault may be, after a check that took so long: the longest interval with
+    /// its jitter, and the check.
+    pub(super) fn fault_window(&self, took: Duration) -> Duration {
+        self.longest_interval.mul_f64(1.1) + took
+    }
+
+    /// A failure of an address without a sign of life, where that counts.
+    pub(super) fn silent_failure(&mut self, address: IpAddr, window: Duration, now: Time) {
         self.targets.put_in_order();
         let mut fault = std::mem::take(&mut self.fault);
         let next = |from: Option<IpAddr>, unheard: &dyn Fn(IpAddr) -> bool| {
@@ -213,8 +224,10 @@ impl Roster {
                     continue;
                 }
                 if endpoint.health.state == State::Down {
-                    endpoint.forget(true, now);
-                    endpoint.keeps_place = held.contains(&endpoint.address);
+                    if self.fault.took_down(endpoint.address, endpoint.health.since) {
+                        endpoint.forget(true, now);
+                        endpoint.keeps_place = held.contains(&endpoint.address);
+                    }
                 } else {
                     endpoint.health.failures = 0;
                     endpoint.dirty = true;
@@ -251,6 +264,12 @@ impl Roster {
         self.events.push(Event::new(now, EventKind::LocalFault, reason));
         self.check_everything(now);
     }
+}
+
+/// Whether a path was proved to work a moment ago. Such an address has a say even while it is down: it refused,
+/// or its service answers wrongly, and now it is silent.
+pub(super) fn in_window(proved: Option<Time>, now: Time, window: Duration) -> bool {
+    proved.is_some_and(|at| now.since(at) <= window)
 }
 
 /// Whether two of the addresses have no host in common. A bare IPv4 and a bare IPv6 address may be one server:

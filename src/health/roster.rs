@@ -16,7 +16,7 @@ use super::decide::{Basis, Decision, Plan};
 use super::endpoint::Endpoint;
 use super::events::transition_reason;
 use super::hash::hash;
-use super::local_fault::{HOLD, LocalFault};
+use super::local_fault::{HOLD, LocalFault, in_window};
 use super::machine::Transition;
 use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
@@ -227,13 +227,15 @@ impl Roster {
         let speaks = target.is_witness && result.outcome != Outcome::LocalError;
         let users = target.users.take();
         let silent = speaks && result.silent && result.outcome != Outcome::Ok;
+        let proved = target.proof.get();
         if speaks {
             target.proof = (!silent).then_some(now).into();
         }
         if speaks && !silent {
             self.network_works(now, &format!("a check of {address} got through"));
         }
-        let counts = silent && self.counts(address, &users);
+        let window = self.fault_window(result.total);
+        let counts = silent && (in_window(proved, now, window) || self.counts(address, &users));
         for &user in users.iter() {
             self.apply_to_endpoint(id, (user, address), result, silent, now);
         }
@@ -241,7 +243,7 @@ impl Roster {
             target.users = users;
         }
         if counts && !self.fault.holds() {
-            self.silent_failure(address, result.total, now);
+            self.silent_failure(address, window, now);
         }
         self.reschedule(id, now);
     }

@@ -150,6 +150,29 @@ fn a_reload_during_a_fault_of_this_host_keeps_the_hold() {
 }
 
 #[test]
+fn an_address_that_refused_until_the_fault_is_a_witness_of_it() {
+    let (mut world, net) = world(vec![spec("api.example", &["10.0.0.1", "10.0.0.2"])]);
+    for silent in [false, true] {
+        set(&net, "10.0.0.1", ok(5.0));
+        set(&net, "10.0.0.2", if silent { timeout() } else { refused() });
+        world.run(seconds(120));
+        assert_eq!(world.roster.summary().down, 1);
+        for address in ["10.0.0.1", "10.0.0.2"] {
+            set(&net, address, timeout());
+        }
+        world.run(seconds(40));
+        // Silent for two minutes, it says nothing about the moment at which the other fell silent.
+        assert_eq!(world.roster.summary().local_fault, !silent, "silent before: {silent}");
+        if !silent {
+            assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "held"));
+            let states: Vec<State> = world.roster.names[0].endpoints.iter().map(|e| e.health.state).collect();
+            assert_eq!(states, [State::Unknown, State::Down], "what was down before stays down");
+        }
+    }
+    assert_eq!(world.basis(0, Family::V4), "all-down");
+}
+
+#[test]
 fn two_bare_addresses_of_two_families_may_be_one_server() {
     for (candidates, fault) in [
         (["10.0.0.1", "2001:db8::1"], false),

@@ -109,7 +109,7 @@ fn names(text: &mut Text, stored: &Stored) {
     text.metric("har_answers_total", "counter", "Answers for a configured name, by kind.", answers);
     let given = stored.answers.iter().map(|row| {
         (
-            vec![("name", &*row.name), ("family", row.family.record()), ("basis", row.basis.as_str())],
+            vec![("name", &*row.name), ("family", row.family.record()), ("basis", &*row.basis)],
             row.addresses.len() as f64,
         )
     });

@@ -268,7 +268,7 @@ fn rows(specs: &[NameSpec], found: &Found, results: &Results, unfound: &Unfound)
                                 connect_ms: result.connect.map(as_ms),
                                 first_byte_ms: result.first_byte.map(as_ms),
                                 total_ms: checked.then(|| as_ms(result.total)),
-                                error: result.error.clone(),
+                                error: result.error.as_deref().map(str::to_owned),
                                 ..empty(Some(address), check)
                             })
                         });

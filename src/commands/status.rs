@@ -174,7 +174,7 @@ fn table(stored: &Stored, now: Time) -> String {
 
 fn answered(answer: Option<&AnswerRecord>, now: Time) -> String {
     let Some(answer) = answer else { return "nothing yet".to_owned() };
-    let addresses = match answer.addresses.as_slice() {
+    let addresses = match &*answer.addresses {
         [] => "nothing".to_owned(),
         addresses => addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
     };
@@ -193,7 +193,7 @@ fn candidates(ranked: &[&EndpointRecord], now: Time) -> String {
             });
             let remark = match error {
                 Some(error) => format!("{}; {error}", endpoint.standing),
-                None => endpoint.standing.clone(),
+                None => endpoint.standing.to_string(),
             };
             [
                 if endpoint.chosen { "*" } else { " " }.to_owned(),

@@ -214,7 +214,7 @@ mod tests {
         for name in &config.names {
             let key: std::sync::Arc<str> = name.name.to_string().into();
             stored.names.push((
-                NameRow { name: key.clone(), mode: String::new(), select: String::new(), ttl_s: 1, interval_ms: 1 },
+                NameRow { name: key.clone(), mode: "".into(), select: "".into(), ttl_s: 1, interval_ms: 1 },
                 NameCounters::default(),
             ));
             for (position, candidate) in (0..).zip(&name.candidates) {

@@ -31,8 +31,8 @@ pub struct Tallies {
     current: Shown,
     /// Replaced, but perhaps still counted into for a moment.
     replaced: Vec<Shown>,
-    /// What was handed over last, by index of the current table.
-    handed: Vec<NameCounters>,
+    /// The sum of what was handed over last, by index of the current table: what only grows has changed when its sum has.
+    handed: Vec<u64>,
     /// Of upstreams that this process did not ask, or under earlier counters.
     upstreams_before: HashMap<(SocketAddr, String), [u64; 4]>,
     /// The counters of each upstream, also of those that are no longer listed, and what was handed over last.
@@ -141,7 +141,7 @@ impl Tallies {
 
     fn collect_names(&mut self, batch: &mut Batch) {
         let everything = batch.complete;
-        self.handed.resize(self.current.names.len(), NameCounters::default());
+        self.handed.resize(self.current.names.len(), 0);
         for (index, name) in self.current.names.iter().enumerate() {
             os::breathe(index);
             let mut counters = self.current.read(index);
@@ -153,8 +153,9 @@ impl Tallies {
             if let Some(before) = self.before.get(name) {
                 add_all(&mut counters, before);
             }
-            if everything || counters != self.handed[index] {
-                self.handed[index] = counters.clone();
+            let sum = counters.queries.iter().chain(&counters.answers).sum();
+            if everything || sum != self.handed[index] {
+                self.handed[index] = sum;
                 batch.name_counters.push((Arc::clone(name), counters));
             }
         }

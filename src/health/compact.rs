@@ -73,11 +73,11 @@ impl From<Option<Time>> for Moment {
 
 /// Texts that many have in common. Who asks for one of the last few again gets that one.
 #[derive(Debug, Default)]
-pub(super) struct Common([Arc<str>; 4]);
+pub struct Common([Arc<str>; 8]);
 
 impl Common {
     /// The text, kept once for all who ask for it in a row.
-    pub(super) fn share(&mut self, text: &str) -> Arc<str> {
+    pub fn share(&mut self, text: &str) -> Arc<str> {
         let Common(last) = self;
         let at = last.iter().position(|known| **known == *text).unwrap_or_else(|| {
             last.rotate_right(1);
@@ -97,7 +97,7 @@ mod tests {
         let mut common = Common::default();
         let [first, other, again] = ["one", "two", "one"].map(|text| common.share(text));
         assert!(Arc::ptr_eq(&first, &again) && *other == *"two");
-        for text in ["three", "four", "five", "six"] {
+        for text in ["three", "four", "five", "six", "seven", "eight", "nine", "ten"] {
             assert_eq!(*common.share(text), *text);
         }
         assert_eq!(*common.share("one"), *first, "made anew");

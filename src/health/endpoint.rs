@@ -71,7 +71,7 @@ struct Rare {
     /// `None` = nothing applies.
     effect: Option<Box<Effect>>,
     reported_priority: Option<Option<u32>>,
-    last_error: Option<Box<str>>,
+    last_error: Option<Arc<str>>,
     certificate_days: Option<i64>,
     /// Results other than [`Outcome::Ok`] and the kind of [`Endpoint::failed`]: the kinds that there were.
     others: Few<(Outcome, u32)>,
@@ -235,7 +235,8 @@ impl Endpoint {
             self.times_ms = [result.connect, result.first_byte, Some(result.total)].map(|time| time.map(as_ms).into());
         }
         if !success {
-            self.rare_mut().last_error = Some(result.error.as_deref().unwrap_or(result.outcome.as_str()).into());
+            let error = result.error.as_ref().map_or_else(|| result.outcome.as_str().into(), Arc::clone);
+            self.rare_mut().last_error = Some(error);
         }
         for check in self.checks.iter_mut().filter(|check| check.target == target) {
             check.heard = true;
@@ -370,13 +371,13 @@ impl Endpoint {
             total_ms: self.times_ms[2].get(),
             last_check: self.last_check.get(),
             last_outcome: self.last_outcome,
-            last_error: self.last_error().map(str::to_owned),
+            last_error: rare.last_error.clone(),
             interval_ms: self.interval_ms.into(),
             stale: self.stale,
             resolved_at: self.resolved_at.get(),
             rank: self.rank(),
             chosen: self.chosen,
-            standing: self.standing.words(health.since, self.effect().drained.as_deref()).into_owned(),
+            standing: self.standing.words(health.since, self.effect().drained.as_deref()),
             certificate_days: rare.certificate_days,
             counts: self.counts(),
             keeps_place: self.keeps_place,
@@ -412,7 +413,7 @@ impl Endpoint {
         self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms].map(Millis::from);
         self.last_check = record.last_check.into();
         self.last_outcome = record.last_outcome;
-        rare.last_error = record.last_error.as_deref().map(Box::from);
+        rare.last_error = record.last_error.clone();
         self.over_limit = record.over_limit;
         self.keeps_place = record.keeps_place;
         self.interval_ms = u32::try_from(record.interval_ms).unwrap_or(u32::MAX);

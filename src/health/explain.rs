@@ -53,7 +53,7 @@ pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
     let both: Vec<Input<'_>> = inputs.iter().flatten().cloned().collect();
     let held = answers.map(|answer| {
         let answer = answer.filter(|answer| answer.basis == "held")?;
-        Some(Plan::one(answer.addresses.as_slice(), true))
+        Some(Plan::one(&*answer.addresses, true))
     });
     let none: &[IpAddr] = &[];
     let view = View {
@@ -175,7 +175,7 @@ mod tests {
         for _ in 0..seconds {
             world.run(Duration::from_secs(1));
             world.roster.rewrite();
-            let records = world.roster.take_records();
+            let records = world.roster.take_records(usize::MAX);
             let overrides = Overrides::new(orders.to_vec(), world.now);
             let rebuilt = rebuild(&Remembered {
                 spec: api,
@@ -238,7 +238,7 @@ mod tests {
         let api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
         let mut world = World::new(vec![api.clone()], Box::new(|_, _, _| ok(5.0)));
         world.run(Duration::from_secs(3));
-        let records = world.roster.take_records();
+        let records = world.roster.take_records(usize::MAX);
         let rebuilt = |spec: &NameSpec| {
             let overrides = Overrides::default();
             let [v4, _] = rebuild(&Remembered {

@@ -41,6 +41,7 @@ mod simulation;
 #[cfg(test)]
 mod world;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -150,8 +151,8 @@ pub struct CheckResult {
     pub first_byte: Option<Duration>,
     /// The whole check.
     pub total: Duration,
-    /// What went wrong, short, without secrets.
-    pub error: Option<String>,
+    /// What went wrong, short, without secrets. In an outage thousands say the same, and share it.
+    pub error: Option<Arc<str>>,
     /// A priority that an `exec` check reported; `Some(None)` = it said "not to be used".
     pub priority: Option<Option<u32>>,
     /// Days until the certificate expires, from `tls` checks.
@@ -421,7 +422,7 @@ pub struct EndpointRecord {
     /// How it ended.
     pub last_outcome: Option<Outcome>,
     /// What went wrong with the last one that failed.
-    pub last_error: Option<String>,
+    pub last_error: Option<Arc<str>>,
     /// The interval it was polled at, milliseconds.
     pub interval_ms: u64,
     /// The name of the candidate no longer resolves; the address is kept for `resolve_hold`.
@@ -433,7 +434,7 @@ pub struct EndpointRecord {
     /// Whether it is in the answer now.
     pub chosen: bool,
     /// Its standing in words (`chosen`, `reserve`, `down since …`): why it is where it is.
-    pub standing: String,
+    pub standing: Cow<'static, str>,
     /// Days until its certificate expires, as last found by a `tls` check.
     pub certificate_days: Option<i64>,
     /// Results so far, by [`Outcome::ALL`].
@@ -458,16 +459,16 @@ pub struct AnswerRecord {
     /// A or AAAA.
     pub family: Family,
     /// What is answered, best first; empty when nothing is.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Arc<[IpAddr]>,
     /// One word for the way it came about: `ranked`, `not-known-yet`, `all-down`, `held`, `panic`,
     /// `pinned`, `bypass`, `empty`, `no-address`.
-    pub basis: String,
+    pub basis: Cow<'static, str>,
     /// Why, in a sentence.
-    pub reason: String,
+    pub reason: Arc<str>,
     /// Since when.
     pub since: Time,
     /// What was last answered while something was fit.
-    pub last_good: Vec<IpAddr>,
+    pub last_good: Arc<[IpAddr]>,
 }
 
 /// A row of the `override` table.

@@ -50,6 +50,8 @@ pub struct Roster {
     pub(super) dirty: BTreeSet<usize>,
     /// With records to write.
     pub(super) unwritten: BTreeSet<usize>,
+    /// Where among them the next records are taken from: in turn, so that none waits for ever.
+    pub(super) next_record: usize,
     pub(super) events: Vec<Event>,
     pub(super) removed: Vec<(Arc<str>, Host, IpAddr)>,
     pub(super) removed_names: Vec<Arc<str>>,

@@ -89,14 +89,17 @@ impl Roster {
         Some((Arc::clone(&name.spec.name), candidate.host.clone()))
     }
 
-    /// Records to write since the last call. To be called after `take_decisions`.
-    pub fn take_records(&mut self) -> Records {
+    /// Records to write that were not taken yet, about `room` of them at most; the others wait, and change meanwhile
+    /// without costing memory. To be called after `take_decisions`.
+    pub fn take_records(&mut self, room: usize) -> Records {
         let mut records = Records {
             removed: std::mem::take(&mut self.removed),
             removed_names: std::mem::take(&mut self.removed_names),
             ..Records::default()
         };
-        for index in std::mem::take(&mut self.unwritten) {
+        while records.endpoints.len() + records.answers.len() < room
+            && let Some(index) = self.next_unwritten()
+        {
             let bypass = self.names.get(index).and_then(|name| self.overrides.bypass(&name.spec.name)).map(row_words);
             let Some(Name { spec, endpoints, families, .. }) = self.names.get_mut(index) else { continue };
             for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.dirty) {
@@ -112,18 +115,32 @@ impl Roster {
                 records.answers.push(AnswerRecord {
                     name: Arc::clone(&spec.name),
                     family,
-                    addresses: state.addresses.to_vec(),
-                    basis: bypass.as_ref().map_or(state.basis.as_str(), |_| "bypass").to_owned(),
+                    addresses: Arc::clone(&state.addresses),
+                    basis: bypass.as_ref().map_or(state.basis.as_str(), |_| "bypass").into(),
                     reason: match &bypass {
-                        Some(words) => format!("bypassed {words}: every query is forwarded{SEAM}{}", state.reason),
-                        None => state.reason.to_string(),
+                        Some(words) => {
+                            format!("bypassed {words}: every query is forwarded{SEAM}{}", state.reason).into()
+                        }
+                        None => Arc::clone(&state.reason),
                     },
                     since: state.since,
-                    last_good: state.last_good.to_vec(),
+                    last_good: Arc::clone(&state.last_good),
                 });
             }
         }
         records
+    }
+
+    /// Whether records wait to be taken.
+    pub fn has_records(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    fn next_unwritten(&mut self) -> Option<usize> {
+        let next = *self.unwritten.range(self.next_record..).next().or_else(|| self.unwritten.first())?;
+        self.unwritten.remove(&next);
+        self.next_record = next + 1;
+        Some(next)
     }
 
     /// Finds out who claims to be the one master or primary, and tells of what changed.

@@ -151,12 +151,12 @@ pub(super) fn ok(ms: f64) -> CheckResult {
 
 /// A check that fails at once because the port is closed.
 pub(super) fn refused() -> CheckResult {
-    CheckResult { outcome: Outcome::ConnectError, error: Some("connection refused".to_owned()), ..ok(0.2) }
+    CheckResult { outcome: Outcome::ConnectError, error: Some("connection refused".into()), ..ok(0.2) }
 }
 
 /// A check that nobody answers.
 pub(super) fn timeout() -> CheckResult {
-    CheckResult { outcome: Outcome::Timeout, silent: true, error: Some("no connection".to_owned()), ..ok(500.0) }
+    CheckResult { outcome: Outcome::Timeout, silent: true, error: Some("no connection".into()), ..ok(500.0) }
 }
 
 /// A look-up that gives these addresses.

@@ -21,6 +21,7 @@ use super::{Certificates, Heard, Link, Message, Poller};
 use crate::config::Config;
 use crate::dns::snapshot::NameAnswer;
 use crate::health::Time;
+use crate::health::compact::Common;
 use crate::health::roster::Roster;
 use crate::mailbox::Inbox;
 use crate::os::{Clock, SuspendWatch};
@@ -144,6 +145,7 @@ impl Poller {
             loops: Loops::default(),
             searches,
             trimmed: (now, 0),
+            errors: Common::default(),
             tables: 0,
         };
         for problem in problems {

@@ -64,7 +64,7 @@ impl Failure {
         if let Some((end, _)) = text.char_indices().nth(MAX_ERROR) {
             text.truncate(end);
         }
-        CheckResult { silent: self.silent, error: Some(text), ..bare(self.outcome, total) }
+        CheckResult { silent: self.silent, error: Some(text.into()), ..bare(self.outcome, total) }
     }
 }
 

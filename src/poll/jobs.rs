@@ -368,7 +368,7 @@ impl Crew {
 
     fn local_error(&self, job: CheckJob, why: &str) {
         let mut result = bare(Outcome::LocalError, Duration::ZERO);
-        result.error = Some(why.to_owned());
+        result.error = Some(why.into());
         self.inbox.send(Message::Done(Done::Checked { job, result }));
     }
 }

@@ -29,6 +29,8 @@ pub struct Ledger {
     /// Those whose candidates have rows to write.
     changed: Vec<Arc<str>>,
     chosen: HashMap<EndpointKey, u64>,
+    /// Counted in [`Ledger::chosen`] while rows of addresses waited, see [`Ledger::repeat_unsure`].
+    unsure: HashSet<EndpointKey>,
     results: Vec<ResultRow>,
     events: Vec<Event>,
     /// Late checks of the processes before this one.
@@ -64,6 +66,7 @@ impl Ledger {
             hosts: HashMap::new(),
             changed: Vec::new(),
             chosen: stored.times_chosen.iter().filter(|(_, times)| *times > 0).cloned().collect(),
+            unsure: HashSet::new(),
             results: Vec::new(),
             events: vec![started(config, stored, now)],
             late_before: stored.counters.iter().find(|(key, _)| key == CHECKS_LATE).map_or(0, |(_, count)| *count),
@@ -151,9 +154,9 @@ impl Ledger {
         }
     }
 
-    /// Adds what changed since the last batch.
-    pub fn changes(&mut self, roster: &mut Roster, batch: &mut Batch) {
-        let records = roster.take_records();
+    /// Adds what changed since the last batch, about `room` rows of addresses and answers at most.
+    pub fn changes(&mut self, roster: &mut Roster, room: usize, batch: &mut Batch) {
+        let records = roster.take_records(room);
         batch.endpoints = records.endpoints;
         batch.answers = records.answers;
         batch.removed =
@@ -170,7 +173,7 @@ impl Ledger {
     /// Adds the whole state.
     pub fn everything(&mut self, roster: &mut Roster, config: &Config, batch: &mut Batch) {
         roster.rewrite();
-        self.changes(roster, batch);
+        self.changes(roster, usize::MAX, batch);
         batch.complete = true;
         batch.candidates.clear();
         // What leaves the table with this batch begins at 0 should it come back.
@@ -187,8 +190,8 @@ impl Ledger {
                     Mode::Answer => "answer",
                     Mode::Observe => "observe",
                 }
-                .to_owned(),
-                select: select_word(name.policy.select).to_owned(),
+                .into(),
+                select: select_word(name.policy.select).into(),
                 ttl_s: name.ttl,
                 interval_ms: name.pace.interval.as_millis() as u64,
             });
@@ -207,6 +210,21 @@ impl Ledger {
             let count = self.chosen.entry(key.clone()).or_default();
             *count += more;
             batch.times_chosen.push((key, *count));
+        }
+        self.repeat_unsure(roster, batch);
+    }
+
+    /// The count of an address whose row has yet to be written has nowhere to go in the file: while rows wait, what is
+    /// counted is said again afterwards.
+    fn repeat_unsure(&mut self, roster: &Roster, batch: &mut Batch) {
+        if roster.has_records() {
+            self.unsure.extend(batch.times_chosen.iter().map(|(key, _)| key.clone()));
+        } else {
+            let unsure = std::mem::take(&mut self.unsure);
+            batch.times_chosen.extend(unsure.into_iter().filter_map(|key| {
+                let count = *self.chosen.get(&key)?;
+                Some((key, count))
+            }));
         }
     }
 

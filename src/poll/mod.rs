@@ -45,6 +45,7 @@ use crate::config::Config;
 use crate::config::values::in_names;
 use crate::dns::HostName;
 use crate::dns::snapshot::NameAnswer;
+use crate::health::compact::Common;
 use crate::health::roster::Roster;
 use crate::health::wall::WallClock;
 use crate::health::{Event, EventKind, Override, State, Time};
@@ -69,6 +70,9 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(60);
 /// A step of the wall clock that is followed: above what two clocks drift apart between two looks, and small beside what
 /// people read times for.
 const LEAST_STEP: Duration = Duration::from_millis(500);
+
+/// Between two looks whether the writer of the state file takes more rows, while some wait.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
 
 /// What the last rows get to reach the disk when the daemon stops.
 const LAST_WRITE: Duration = Duration::from_secs(3);
@@ -231,6 +235,8 @@ pub struct Poller {
     searches: Searches,
     /// The start or the last reload, and how many of [`TRIM_AFTER`] are done since.
     trimmed: (Time, usize),
+    /// What checks said last of what went wrong: in an outage thousands say the same.
+    errors: Common,
     /// Tables published since the first one.
     tables: u64,
 }
@@ -278,14 +284,16 @@ impl Poller {
     fn until_due(&self) -> Duration {
         let now = self.clock.now();
         let dues = [self.roster.next_due(), self.searches.next_due(), self.loops.next_due(), self.next_follow];
-        let due = dues.into_iter().flatten().fold(self.pace.due(), Time::min);
+        let room = self.roster.has_records().then(|| now.after(LOOK_FOR_ROOM));
+        let due = dues.into_iter().chain([room]).flatten().fold(self.pace.due(), Time::min);
         due.since(now)
     }
 
     fn apply(&mut self, message: Message, now: Time) {
         self.pace.hasten();
         match message {
-            Message::Done(Done::Checked { job, result }) => {
+            Message::Done(Done::Checked { job, mut result }) => {
+                result.error = result.error.map(|text| self.errors.share(&text));
                 self.crew.note(job.target, &result);
                 if let Some(host) = self.roster.candidate_of(job.target) {
                     let least = self.catalogue.runner(job.check).and_then(|runner| runner.min_days_left());
@@ -369,7 +377,7 @@ impl Poller {
         }
         self.report_ready(now);
         let mut batch = Batch::default();
-        self.ledger.changes(&mut self.roster, &mut batch);
+        self.ledger.changes(&mut self.roster, self.writer.room(), &mut batch);
         if self.pace.is_due(now) {
             self.housekeeping(&mut batch, now);
         }
@@ -533,7 +541,7 @@ impl Poller {
         let mut batch = Batch::default();
         let words = format!("har {} stopped", env!("CARGO_PKG_VERSION"));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
-        self.ledger.changes(&mut self.roster, &mut batch);
+        self.ledger.changes(&mut self.roster, usize::MAX, &mut batch);
         self.count(&mut batch, Extent::Names, now);
         tell(&batch.events);
         self.ledger.stopped(&mut batch, now);

@@ -5,7 +5,8 @@
 //! the others, dropping and counting the oldest: a disk that is full for a day costs no more memory than
 //! one that is full for a minute.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -45,9 +46,9 @@ pub struct NameRow {
     /// As [`crate::health::NameSpec::name`].
     pub name: Arc<str>,
     /// `answer` or `observe`.
-    pub mode: String,
+    pub mode: Cow<'static, str>,
     /// `lowest-latency` and so on.
-    pub select: String,
+    pub select: Cow<'static, str>,
     /// Of its answers, seconds.
     pub ttl_s: u32,
     /// Between checks of an address that is up, milliseconds.
@@ -216,19 +217,20 @@ impl Batch {
     }
 }
 
-/// What waits to be written, one row a key.
+/// What waits to be written, one row a key. Of what there may be much each table is one allocation, that leaves no holes
+/// in the memory when it is written.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     pub complete: bool,
     pub daemon: Option<DaemonRow>,
     /// With the place in the configuration, which only a complete batch tells.
-    pub names: BTreeMap<Arc<str>, (Option<usize>, NameRow)>,
-    pub candidates: BTreeMap<(Arc<str>, Host), CandidateRow>,
+    pub names: HashMap<Arc<str>, (Option<usize>, NameRow)>,
+    pub candidates: HashMap<(Arc<str>, Host), CandidateRow>,
     /// `None` = gone.
-    pub endpoints: BTreeMap<EndpointKey, Option<EndpointRecord>>,
-    pub answers: BTreeMap<(Arc<str>, Family), AnswerRecord>,
-    pub name_counters: BTreeMap<Arc<str>, NameCounters>,
-    pub times_chosen: BTreeMap<EndpointKey, u64>,
+    pub endpoints: HashMap<EndpointKey, Option<EndpointRecord>>,
+    pub answers: HashMap<(Arc<str>, Family), AnswerRecord>,
+    pub name_counters: HashMap<Arc<str>, NameCounters>,
+    pub times_chosen: HashMap<EndpointKey, u64>,
     pub upstreams: BTreeMap<(SocketAddr, String), UpstreamRow>,
     pub counters: BTreeMap<String, u64>,
     pub results: VecDeque<ResultRow>,
@@ -252,6 +254,11 @@ impl Pending {
             && self.counters.is_empty()
             && self.results.is_empty()
             && self.events.is_empty()
+    }
+
+    /// How many rows of addresses and answers there are: what there may be much of.
+    pub fn rows(&self) -> usize {
+        self.endpoints.len() + self.answers.len()
     }
 
     /// Adds what came later; rows with the same key replace the ones that wait.
@@ -284,12 +291,12 @@ impl Pending {
         if !self.complete {
             older.complete |= self.complete;
             older.daemon = self.daemon.take().or(older.daemon);
-            older.names.append(&mut self.names);
-            older.candidates.append(&mut self.candidates);
-            older.endpoints.append(&mut self.endpoints);
-            older.answers.append(&mut self.answers);
-            older.name_counters.append(&mut self.name_counters);
-            older.times_chosen.append(&mut self.times_chosen);
+            older.names.extend(std::mem::take(&mut self.names));
+            older.candidates.extend(std::mem::take(&mut self.candidates));
+            older.endpoints.extend(std::mem::take(&mut self.endpoints));
+            older.answers.extend(std::mem::take(&mut self.answers));
+            older.name_counters.extend(std::mem::take(&mut self.name_counters));
+            older.times_chosen.extend(std::mem::take(&mut self.times_chosen));
             older.upstreams.append(&mut self.upstreams);
             older.counters.append(&mut self.counters);
             older.results.append(&mut self.results);
@@ -302,8 +309,8 @@ impl Pending {
             older.results.append(&mut self.results);
             older.events.append(&mut self.events);
             older.counters.append(&mut self.counters);
-            older.name_counters.append(&mut self.name_counters);
-            older.times_chosen.append(&mut self.times_chosen);
+            older.name_counters.extend(std::mem::take(&mut self.name_counters));
+            older.times_chosen.extend(std::mem::take(&mut self.times_chosen));
             self.results = older.results;
             self.events = older.events;
             self.counters = older.counters;

@@ -327,11 +327,11 @@ fn answer(row: &Row<'_>, strings: &mut Strings) -> rusqlite::Result<Option<Answe
     Ok(Some(AnswerRecord {
         name: strings.share(text(row, 0)?),
         family,
-        addresses: list(text(row, 2)?),
+        addresses: list(text(row, 2)?).into(),
         basis: row.get(3)?,
-        reason: row.get(4)?,
+        reason: strings.share(text(row, 4)?),
         since: time(row, 5)?.unwrap_or_default(),
-        last_good: list(text(row, 6)?),
+        last_good: list(text(row, 6)?).into(),
     }))
 }
 

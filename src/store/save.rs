@@ -24,12 +24,12 @@ const TARGETS_MAX: usize = 100_000;
 
 /// The ids of `check_target`, and when each was last stamped (in slots).
 ///
-/// There may be 50,000, so that each is known by two keyed hashes of its address, candidate and definition and not by
-/// these: that two targets share both does not happen.
+/// There may be 50,000, so that each is known by a keyed hash of its address, candidate and definition and not by these:
+/// that any two of so many share one is a matter of once in ten thousand million processes.
 #[derive(Default)]
 pub(super) struct Targets {
-    hashes: [RandomState; 2],
-    known: HashMap<[u64; 2], Known>,
+    hash: RandomState,
+    known: HashMap<u64, Known>,
 }
 
 /// A target that is in the file. What is too large for it, which no file comes to, is looked up again.
@@ -46,7 +46,7 @@ impl Targets {
 
     fn id(&mut self, connection: &Connection, row: &ResultRow) -> rusqlite::Result<i64> {
         let slot = super::summary::slot_of(row.at);
-        let key = self.hashes.each_ref().map(|hash| hash.hash_one((row.address, &row.host, &row.definition)));
+        let key = self.hash.hash_one((row.address, &row.host, &row.definition));
         if let Some(known) = self.known.get(&key)
             && slot <= i64::from(known.stamped)
         {
@@ -97,6 +97,13 @@ impl Saved {
     }
 }
 
+/// Rows in the order of their keys, which is theirs in the file.
+fn in_order<K: Ord, V>(rows: &HashMap<K, V>) -> Vec<(&K, &V)> {
+    let mut all: Vec<(&K, &V)> = rows.iter().collect();
+    all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    all
+}
+
 /// Writes everything in `pending` within the transaction that is open. Counters are those of this process and
 /// `base` together.
 pub(super) fn save(
@@ -115,14 +122,14 @@ pub(super) fn save(
     }
     names(connection, pending, base, &mut saved)?;
     candidates(connection, pending, &mut saved)?;
-    for (row, (key, record)) in pending.endpoints.iter().enumerate() {
+    for (row, (key, record)) in in_order(&pending.endpoints).into_iter().enumerate() {
         os::breathe(row);
         match record {
             Some(record) => drop(saved.pass("address", endpoint(connection, record, base))?),
             None => remove(connection, key)?,
         }
     }
-    for row in pending.answers.values() {
+    for (_, row) in in_order(&pending.answers) {
         saved.pass("answer", answer(connection, row))?;
     }
     upstreams(connection, pending, base, &mut saved)?;
@@ -263,7 +270,7 @@ fn names(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Sa
          ON CONFLICT DO UPDATE SET position = coalesce(?2, position), mode = ?3, select_by = ?4, ttl_s = ?5,
              interval_ms = ?6",
     )?;
-    for (position, row) in pending.names.values() {
+    for (_, (position, row)) in in_order(&pending.names) {
         let position = position.map(|position| position as i64);
         let values = params![row.name, position, row.mode, row.select, row.ttl_s, row.interval_ms as i64];
         saved.pass("name", statement.execute(values))?;
@@ -272,7 +279,7 @@ fn names(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Sa
         "UPDATE name SET queries_a = ?2, queries_aaaa = ?3, queries_other = ?4, answers_ranked = ?5,
              answers_stale = ?6, answers_empty = ?7, answers_servfail = ?8, answers_forwarded = ?9 WHERE name = ?1",
     )?;
-    for (row, (name, counted)) in pending.name_counters.iter().enumerate() {
+    for (row, (name, counted)) in in_order(&pending.name_counters).into_iter().enumerate() {
         os::breathe(row);
         let counted = base.name(name, counted);
         let [a, aaaa, other] = counted.queries.map(|count| count as i64);
@@ -287,7 +294,7 @@ fn candidates(connection: &Connection, pending: &Pending, saved: &mut Saved) -> 
         "INSERT OR REPLACE INTO candidate (name, host, position, priority, weight, resolved_at, error)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    for row in pending.candidates.values() {
+    for (_, row) in in_order(&pending.candidates) {
         let done = statement.execute(params![
             row.name,
             row.host.to_string(),
@@ -396,7 +403,7 @@ fn counters(connection: &Connection, pending: &Pending, base: &Base, saved: &Sav
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO given SELECT id, ?4 FROM endpoint WHERE name = ?1 AND host = ?2 AND address = ?3",
     )?;
-    for (row, (key, times)) in pending.times_chosen.iter().enumerate() {
+    for (row, (key, times)) in in_order(&pending.times_chosen).into_iter().enumerate() {
         os::breathe(row);
         let times = base.times_chosen(key, *times);
         statement.execute(params![key.name, key.host.to_string(), key.address.to_string(), times as i64])?;

@@ -43,13 +43,13 @@ pub fn endpoint(name: &str, number: u32) -> EndpointRecord {
         total_ms: Some(8.0),
         last_check: Some(time::now()),
         last_outcome: Some(Outcome::Ok),
-        last_error: Some("refused".to_owned()),
+        last_error: Some("refused".into()),
         interval_ms: 10_000,
         stale: false,
         resolved_at: Some(Time(1_795_243_500_000)),
         rank: Some(number),
         chosen: number == 1,
-        standing: if number == 1 { "chosen" } else { "reserve" }.to_owned(),
+        standing: if number == 1 { "chosen" } else { "reserve" }.into(),
         certificate_days: (number == 1).then_some(30),
         counts: [100, 1, 2, 3, 4, 5, 6],
         keeps_place: false,
@@ -64,11 +64,11 @@ pub fn answer(name: &str) -> AnswerRecord {
     AnswerRecord {
         name: name.into(),
         family: Family::V4,
-        addresses: vec![address(1), address(2)],
-        basis: "ranked".to_owned(),
-        reason: "the fastest".to_owned(),
+        addresses: [address(1), address(2)].into(),
+        basis: "ranked".into(),
+        reason: "the fastest".into(),
         since: Time(1_795_243_500_123),
-        last_good: vec![address(1)],
+        last_good: [address(1)].into(),
     }
 }
 
@@ -80,7 +80,7 @@ pub fn result(number: u32, at: Time, outcome: Outcome, total_ms: u64) -> ResultR
         connect: Some(Duration::from_millis(1)),
         first_byte: Some(Duration::from_millis(2)),
         total: Duration::from_millis(total_ms),
-        error: (outcome != Outcome::Ok).then(|| "connection refused".to_owned()),
+        error: (outcome != Outcome::Ok).then(|| "connection refused".into()),
         priority: None,
         certificate_days: None,
     };
@@ -119,7 +119,7 @@ pub fn daemon() -> DaemonRow {
 
 pub fn name_row(name: &str) -> NameRow {
     let (mode, select) = ("answer".to_owned(), "lowest-latency".to_owned());
-    NameRow { name: name.into(), mode, select, ttl_s: 1, interval_ms: 10_000 }
+    NameRow { name: name.into(), mode: mode.into(), select: select.into(), ttl_s: 1, interval_ms: 10_000 }
 }
 
 /// A whole state: one name, `addresses` addresses, an upstream.

@@ -44,8 +44,12 @@ const LAST_ROUNDS: u32 = RETRY_TICKS + 1;
 /// A lock that is held longer than this is worth telling.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Rows of addresses and answers that wait to be written, beyond which no more are wanted: after a first round of fifty
+/// thousand checks they would be most of the memory of the process. Half of it is written without waiting for a tick.
+const ROOM: usize = 8192;
+
 /// Addresses and answers of a transaction after which its memory is given back.
-const LARGE: usize = 5000;
+const LARGE: usize = ROOM / 2;
 
 /// Between two clean-ups of targets that nothing refers to.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
@@ -130,15 +134,21 @@ impl Writer {
 
     /// Hands over what changed. Never blocks: it is written at the next tick, 500 ms at most.
     pub fn send(&self, batch: Batch) {
-        let first = {
+        let news = {
             let mut state = self.shared.lock();
-            let was_empty = state.pending.is_empty();
+            let (was_empty, was_large) = (state.pending.is_empty(), state.pending.rows() >= LARGE);
             state.pending.add(batch);
-            was_empty && !state.pending.is_empty()
+            (was_empty && !state.pending.is_empty()) || (!was_large && state.pending.rows() >= LARGE)
         };
-        if first {
+        if news {
             self.shared.wake();
         }
+    }
+
+    /// How many more addresses and answers are to be sent, so that what waits stays small: those that change while the
+    /// disk is slow can as well be sent as they are later.
+    pub fn room(&self) -> usize {
+        ROOM.saturating_sub(self.shared.lock().pending.rows())
     }
 
     /// After a reload: how long single results are kept from now on.
@@ -239,6 +249,8 @@ struct Thread {
     /// Rounds of the stop in which the file was barred.
     barred: u32,
     cleaned: Instant,
+    /// A large transaction was written, and its memory not given back yet.
+    untidy: bool,
 }
 
 impl Thread {
@@ -261,6 +273,7 @@ impl Thread {
             ticks: 0,
             barred: 0,
             cleaned: Instant::now(),
+            untidy: false,
         }
     }
 
@@ -277,9 +290,11 @@ impl Thread {
                 let mut state = shared.lock();
                 (std::mem::take(&mut state.pending), state.history, state.asked, state.stop)
             };
-            let large = pending.complete || pending.endpoints.len() + pending.answers.len() >= LARGE;
+            let large = pending.complete || pending.rows() >= LARGE;
             let written = self.write(pending, history, stop.is_some());
-            if large && written {
+            self.untidy |= large && written;
+            // Large ones come in a row.
+            if !large && std::mem::take(&mut self.untidy) {
                 self.tidy_up();
             }
             // Listens first: what is written before the look is seen by it, what is written after it is announced.
@@ -308,7 +323,7 @@ impl Thread {
             }
             let stopping = state.stop.is_some();
             drop(state);
-            let quiet = announced && written && self.failing_since.is_none();
+            let quiet = announced && written && self.failing_since.is_none() && !self.untidy;
             let round = Round { begun, ticket, stopping };
             self.sleep(
                 round,
@@ -334,6 +349,9 @@ impl Thread {
             {
                 let state = self.shared.lock();
                 if state.asked != round.ticket || state.stop.is_some() != round.stopping {
+                    return;
+                }
+                if state.pending.rows() >= LARGE && self.failing_since.is_none() && self.store.is_writable() {
                     return;
                 }
                 if !state.pending.is_empty() && !round.stopping {

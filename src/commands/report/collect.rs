@@ -238,7 +238,7 @@ fn answer_view(
         family: family.record(),
         now: record.map_or_else(|| "nothing yet".to_owned(), |record| words(record, known)),
         since: record.map(|record| record.since),
-        reason: record.map(|record| record.reason.clone()).unwrap_or_default(),
+        reason: record.map(|record| record.reason.to_string()).unwrap_or_default(),
         bands: bands(period, &changes, now),
     }
 }
@@ -280,7 +280,7 @@ fn address_view(number: usize, endpoint: &EndpointRecord, events: &[&EventRow], 
         .map(|event| Change { at: at(event), before: state(&event.before), after: state(&event.after) })
         .collect();
     let error = endpoint.last_outcome.filter(|&outcome| outcome != Outcome::Ok);
-    let mut standing = endpoint.standing.clone();
+    let mut standing = endpoint.standing.to_string();
     if let Some(outcome) = error {
         let detail = endpoint.last_error.as_deref().unwrap_or_default();
         let colon = if detail.is_empty() { "" } else { ": " };

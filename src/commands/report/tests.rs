@@ -117,12 +117,12 @@ fn an_earlier_check_of_an_address_that_two_names_have_is_nobodys() {
 fn hostile_text_from_outside_stays_text() {
     let hostile = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u{202e}\u{7}";
     let mut batch = complete(2);
-    batch.endpoints[0].last_error = Some(hostile.to_owned());
+    batch.endpoints[0].last_error = Some(hostile.into());
     batch.endpoints[0].last_outcome = Some(Outcome::ResponseError);
-    batch.endpoints[0].standing = hostile.to_owned();
+    batch.endpoints[0].standing = hostile.into();
     batch.endpoints[0].drained = Some(hostile.to_owned());
     batch.endpoints[1].host = crate::health::Host::Name(hostile.into());
-    batch.answers[0].reason = hostile.to_owned();
+    batch.answers[0].reason = hostile.into();
     batch.candidates[1].error = Some(hostile.to_owned());
     batch.events[0].reason = hostile.to_owned();
     batch.events[0].after = Some(hostile.to_owned());

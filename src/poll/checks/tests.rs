@@ -205,7 +205,7 @@ fn tcp_replies_that_do_not_match() {
     };
     let other = with(|mut stream| stream.write_all(b"ERR").unwrap(), PLENTY);
     assert_eq!(other.outcome, Outcome::ResponseError);
-    assert_eq!(other.error.unwrap(), r#"the reply (3 bytes) does not match "^OK""#);
+    assert_eq!(*other.error.unwrap(), *r#"the reply (3 bytes) does not match "^OK""#);
     let silence = with(hold, SHORT);
     assert_eq!((silence.outcome, silence.silent), (Outcome::Timeout, false));
     assert!(silence.connect.is_some() && silence.total >= SHORT);
@@ -228,14 +228,14 @@ fn tcp_replies_that_do_not_match() {
 fn connections_that_do_not_come_about() {
     let refused = run_tcp(tcp_check(closed_port(), None, None), PLENTY);
     assert_eq!((refused.outcome, refused.silent, refused.connect), (Outcome::ConnectError, false, None));
-    assert_eq!(refused.error.unwrap(), "connection refused");
+    assert_eq!(*refused.error.unwrap(), *"connection refused");
 
     // A documentation address (RFC 5737) is nobody's.
     let mut foreign = check(tcp_check(closed_port(), None, None), PLENTY);
     foreign.source = Some([192, 0, 2, 1].into());
     let foreign = run(&foreign, LOCAL);
     assert_eq!((foreign.outcome, foreign.silent), (Outcome::ConnectError, true));
-    assert_eq!(foreign.error.unwrap(), "source 192.0.2.1 is not an address of this host");
+    assert_eq!(*foreign.error.unwrap(), *"source 192.0.2.1 is not an address of this host");
 
     // Nobody accepts and the backlog is full: the kernel drops what comes.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -279,7 +279,7 @@ fn none_is_always_up_and_an_unprepared_check_blames_this_host() {
     assert_eq!(run(&check(CheckKind::None, PLENTY), [192, 0, 2, 1]), bare(Outcome::Ok, Duration::ZERO));
     let result = Runner::unprepared(Unprepared("cannot read /ca.pem".into())).run(LOCAL.into());
     assert_eq!(result.outcome, Outcome::LocalError);
-    assert_eq!(result.error.unwrap(), "cannot read /ca.pem");
+    assert_eq!(*result.error.unwrap(), *"cannot read /ca.pem");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::machine::{Cause, Transition};
 use super::{Event, EventKind, Host, State, Time};
@@ -35,7 +36,7 @@ impl fmt::Display for Event {
 
 impl Event {
     /// An event with everything optional left out.
-    pub fn new(at: Time, kind: EventKind, reason: String) -> Event {
+    pub fn new(at: Time, kind: EventKind, reason: impl Into<Arc<str>>) -> Event {
         Event {
             at,
             kind,
@@ -47,7 +48,7 @@ impl Event {
             after: None,
             before_ms: None,
             after_ms: None,
-            reason,
+            reason: reason.into(),
         }
     }
 
@@ -105,8 +106,8 @@ mod tests {
         let mut event = Event::new(Time(0), EventKind::Answer, "10.0.0.1 is down".to_owned());
         event.name = Some("api.example.com".into());
         event.family = Some(Family::V4);
-        event.before = Some("10.0.0.1 (east-2)".to_owned());
-        event.after = Some("10.0.0.2 (east-1)".to_owned());
+        event.before = Some("10.0.0.1 (east-2)".into());
+        event.after = Some("10.0.0.2 (east-1)".into());
         (event.before_ms, event.after_ms) = (Some(12.1), Some(8.26));
         assert_eq!(
             event.to_string(),

@@ -540,15 +540,15 @@ pub struct Event {
     /// The address.
     pub address: Option<IpAddr>,
     /// What was (a state, or the answer's addresses).
-    pub before: Option<String>,
+    pub before: Option<Cow<'static, str>>,
     /// What is.
-    pub after: Option<String>,
+    pub after: Option<Cow<'static, str>>,
     /// Latency of what was answered before, milliseconds.
     pub before_ms: Option<f64>,
     /// Latency of what is answered now, milliseconds.
     pub after_ms: Option<f64>,
     /// Why.
-    pub reason: String,
+    pub reason: Arc<str>,
 }
 
 /// Kinds of events.

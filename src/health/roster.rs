@@ -391,8 +391,9 @@ impl Roster {
                 Some(told) => told != transition.to,
                 None => transition.to == State::Down,
             };
-            let event = state_event(name, (candidate, address), &transition, now);
-            self.events.extend(event.filter(|_| news));
+            if news {
+                self.events.extend(state_event(name, (candidate, address), &transition, &mut self.common, now));
+            }
         }
     }
 
@@ -419,8 +420,8 @@ impl Roster {
             event.name = Some(Arc::clone(&name.spec.name));
             event.host = name.spec.candidates.get(endpoint.candidate()).map(|candidate| candidate.host.clone());
             event.address = Some(endpoint.address);
-            event.before = Some(endpoint.health.state.as_str().to_owned());
-            event.after = Some(State::Unknown.as_str().to_owned());
+            event.before = Some(endpoint.health.state.as_str().into());
+            event.after = Some(State::Unknown.as_str().into());
             self.events.push(event);
             endpoint.forget(endpoint.health.state == State::Up, now);
             self.dirty.insert(index);
@@ -490,16 +491,17 @@ fn state_event(
     name: &Name,
     (candidate, address): (usize, IpAddr),
     transition: &Transition,
+    common: &mut Common,
     now: Time,
 ) -> Option<Event> {
     let endpoint = name.endpoints.iter().find(|e| e.candidate() == candidate && e.address == address)?;
     let reason = transition_reason(transition, endpoint.last_error());
-    let mut event = Event::new(now, EventKind::State, reason);
+    let mut event = Event::new(now, EventKind::State, common.share(&reason));
     event.name = Some(Arc::clone(&name.spec.name));
     event.host = name.spec.candidates.get(candidate).map(|candidate| candidate.host.clone());
     event.address = Some(address);
-    event.before = Some(transition.from.as_str().to_owned());
-    event.after = Some(transition.to.as_str().to_owned());
+    event.before = Some(transition.from.as_str().into());
+    event.after = Some(transition.to.as_str().into());
     Some(event)
 }
 

@@ -304,7 +304,7 @@ impl Roster {
         }
         state.reason = self.common.share(&reason);
         if !quiet && (old != state.addresses || kind_differs) {
-            let event = answer_event(name, family, &before, &old, reason, first, now);
+            let event = answer_event(name, family, &before, &old, first, now);
             self.events.push(event);
         }
         differs
@@ -329,25 +329,17 @@ fn family_decision(name: &Name, family: Family) -> FamilyDecision {
     }
 }
 
-fn answer_event(
-    name: &Name,
-    family: Family,
-    before: &Plan,
-    old: &[IpAddr],
-    reason: String,
-    first: bool,
-    now: Time,
-) -> Event {
+fn answer_event(name: &Name, family: Family, before: &Plan, old: &[IpAddr], first: bool, now: Time) -> Event {
     let state = &name.families[family.index()];
     let latency = |addresses: &[IpAddr]| {
         let address = addresses.first()?;
         name.endpoints.iter().find(|e| e.address == *address)?.health.latency_ms.get()
     };
-    let mut event = Event::new(now, EventKind::Answer, reason);
+    let mut event = Event::new(now, EventKind::Answer, Arc::clone(&state.reason));
     event.name = Some(Arc::clone(&name.spec.name));
     event.family = Some(family);
-    event.before = (!first).then(|| describe(name, before, old));
-    event.after = Some(describe(name, &state.plan, &state.addresses));
+    event.before = (!first).then(|| describe(name, before, old).into());
+    event.after = Some(describe(name, &state.plan, &state.addresses).into());
     (event.before_ms, event.after_ms) = (latency(old), latency(&state.addresses));
     event
 }

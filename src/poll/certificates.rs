@@ -62,7 +62,7 @@ mod tests {
         let mut look = |number, days: Option<i64>, least| {
             let result = CheckResult { certificate_days: days, ..bare(Outcome::Ok, Duration::ZERO) };
             let event = certificates.look((number, Host::Address(one), one), least, &result, Time(0));
-            event.map(|event| event.reason)
+            event.map(|event| event.reason.to_string())
         };
         assert_eq!(look(1, Some(14), 14), None);
         assert_eq!(look(1, None, 14), None);

@@ -47,7 +47,7 @@ mod tests {
 
     fn answer(before: Option<&str>) -> Event {
         let mut event = Event::new(Time(0), EventKind::Answer, String::new());
-        event.before = before.map(str::to_owned);
+        event.before = before.map(|words| words.to_owned().into());
         event
     }
 

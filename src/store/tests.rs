@@ -96,11 +96,11 @@ pub fn event(at: Time, reason: &str) -> Event {
         family: Some(Family::V4),
         host: None,
         address: None,
-        before: Some("192.0.2.2".to_owned()),
-        after: Some("192.0.2.1".to_owned()),
+        before: Some("192.0.2.2".into()),
+        after: Some("192.0.2.1".into()),
         before_ms: Some(12.5),
         after_ms: Some(8.25),
-        reason: reason.to_owned(),
+        reason: reason.into(),
     }
 }
 

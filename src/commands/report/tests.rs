@@ -34,7 +34,7 @@ fn state_event(at: Time, number: u32, before: &str, after: &str) -> Event {
     let record = endpoint("api.example.com", number);
     let mut event = Event::new(at, EventKind::State, "3 checks failed in a row".to_owned());
     (event.name, event.host, event.address) = (Some(record.name), Some(record.host), Some(record.address));
-    (event.before, event.after) = (Some(before.to_owned()), Some(after.to_owned()));
+    (event.before, event.after) = (Some(before.to_owned().into()), Some(after.to_owned().into()));
     event
 }
 
@@ -124,8 +124,8 @@ fn hostile_text_from_outside_stays_text() {
     batch.endpoints[1].host = crate::health::Host::Name(hostile.into());
     batch.answers[0].reason = hostile.into();
     batch.candidates[1].error = Some(hostile.to_owned());
-    batch.events[0].reason = hostile.to_owned();
-    batch.events[0].after = Some(hostile.to_owned());
+    batch.events[0].reason = hostile.into();
+    batch.events[0].after = Some(hostile.into());
     if let Some(daemon) = &mut batch.daemon {
         (daemon.version, daemon.note) = (hostile.to_owned(), hostile.to_owned());
     }
@@ -222,11 +222,11 @@ fn ten_thousand_names_stay_a_page_with_the_troubled_ones_first() {
         family: Some("A".to_owned()),
         host: None,
         address: None,
-        before: moved.before,
-        after: moved.after,
+        before: moved.before.map(Into::into),
+        after: moved.after.map(Into::into),
         before_ms: None,
         after_ms: None,
-        reason: moved.reason,
+        reason: moved.reason.to_string(),
     };
     let rows = Rows { stored: &stored, events: &[row], first_record: Some(Time(0)), has_history: true };
     let wanted = Wanted { names: &[], since: DAY, limit: 50 };

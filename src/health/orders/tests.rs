@@ -29,7 +29,7 @@ fn row(id: i64, kind: OverrideKind, name: Option<&str>, target: Option<&str>) ->
 fn told(world: &mut World) -> Vec<String> {
     world.settle();
     let events = std::mem::take(&mut world.events);
-    events.into_iter().filter(|event| event.kind == EventKind::Override).map(|event| event.reason).collect()
+    events.into_iter().filter(|event| event.kind == EventKind::Override).map(|event| event.reason.to_string()).collect()
 }
 
 fn two() -> NameSpec {
@@ -151,7 +151,7 @@ fn what_ends_without_a_rank_before_is_told_as_such() {
     let answers = |world: &mut World| -> Vec<String> {
         world.settle();
         let events = std::mem::take(&mut world.events).into_iter();
-        events.filter(|event| event.kind == EventKind::Answer).map(|event| event.reason).collect()
+        events.filter(|event| event.kind == EventKind::Answer).map(|event| event.reason.to_string()).collect()
     };
     let mut world = world(vec![two()]);
     let foreign = row(1, OverrideKind::Pin, Some("api.example"), Some("192.0.2.9"));

@@ -1,6 +1,8 @@
 //! Numbers that may be unknown, in no more place than those that are known: what an address has of them is there fifty
 //! thousand times.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::Time;
@@ -71,20 +73,50 @@ impl From<Option<Time>> for Moment {
     }
 }
 
+/// A text that many share, in the place of one pointer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text(Arc<Box<str>>);
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text(Arc::new(text.into()))
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Text {
+        Text(Arc::new(text.into()))
+    }
+}
+
 /// Texts that many have in common. Who asks for one of the last few again gets that one.
 #[derive(Debug, Default)]
-pub struct Common([Arc<str>; 8]);
+pub struct Common<T>([T; 8]);
 
-impl Common {
+impl<T: Clone + Deref<Target = str> + for<'a> From<&'a str>> Common<T> {
     /// The text, kept once for all who ask for it in a row.
-    pub fn share(&mut self, text: &str) -> Arc<str> {
+    pub fn share(&mut self, text: &str) -> T {
         let Common(last) = self;
         let at = last.iter().position(|known| **known == *text).unwrap_or_else(|| {
             last.rotate_right(1);
             last[0] = text.into();
             0
         });
-        Arc::clone(&last[at])
+        last[at].clone()
     }
 }
 
@@ -94,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_text_is_kept_once() {
-        let mut common = Common::default();
+        let mut common = Common::<Arc<str>>::default();
         let [first, other, again] = ["one", "two", "one"].map(|text| common.share(text));
         assert!(Arc::ptr_eq(&first, &again) && *other == *"two");
         for text in ["three", "four", "five", "six", "seven", "eight", "nine", "ten"] {

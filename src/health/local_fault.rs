@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::events::utc;
 use super::roster::{Roster, Timer};
-use super::target::{Target, User};
+use super::target::{Mark, Target, User};
 use super::{Event, EventKind, Host, State, Time};
 
 /// The longest that answers are held: after it, what fails is taken to be down wherever the fault is.
@@ -158,12 +158,12 @@ impl Roster {
     /// The targets of an address whose results speak about this host's network.
     fn witnesses(&self, address: IpAddr) -> impl Iterator<Item = &Target> {
         let own = self.targets.listed_from(Some(address)).take_while(move |target| target.address == address);
-        own.filter(|target| target.is_witness)
+        own.filter(|target| target.is(Mark::Witness))
     }
 
     /// Every address that has such a target, from one on.
     fn witness_addresses(&self, from: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
-        let witnesses = self.targets.listed_from(from).filter(|target| target.is_witness);
+        let witnesses = self.targets.listed_from(from).filter(|target| target.is(Mark::Witness));
         let mut last = None;
         witnesses.map(|target| target.address).filter(move |address| last.replace(*address) != Some(*address))
     }

@@ -47,6 +47,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use compact::Text;
 pub use time::Time;
 
 /// Address family of a question: A asks for one, AAAA for the other.
@@ -152,7 +153,7 @@ pub struct CheckResult {
     /// The whole check.
     pub total: Duration,
     /// What went wrong, short, without secrets. In an outage thousands say the same, and share it.
-    pub error: Option<Arc<str>>,
+    pub error: Option<Text>,
     /// A priority that an `exec` check reported; `Some(None)` = it said "not to be used".
     pub priority: Option<Option<u32>>,
     /// Days until the certificate expires, from `tls` checks.
@@ -351,8 +352,9 @@ pub struct CandidateSpec {
     pub priority: u32,
     /// Share in round robin and latency groups (0..=100).
     pub weight: u32,
-    /// All must pass; the first one's time is the latency. Never empty. One list for all candidates with the same.
-    pub checks: Arc<[CheckRef]>,
+    /// All must pass; the first one's time is the latency. Never empty. One list for all candidates with the same; what
+    /// each has of it is one pointer.
+    pub checks: Arc<Vec<CheckRef>>,
 }
 
 /// Whether an address answers.
@@ -422,7 +424,7 @@ pub struct EndpointRecord {
     /// How it ended.
     pub last_outcome: Option<Outcome>,
     /// What went wrong with the last one that failed.
-    pub last_error: Option<Arc<str>>,
+    pub last_error: Option<Text>,
     /// The interval it was polled at, milliseconds.
     pub interval_ms: u64,
     /// The name of the candidate no longer resolves; the address is kept for `resolve_hold`.

@@ -22,7 +22,7 @@ use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
 use super::resolution::{LookupJob, LookupResult, Lookups};
 use super::schedule::{CheckJob, TargetId, is_late};
-use super::target::{Targets, User};
+use super::target::{Mark, Targets, User};
 use super::wall::WallClock;
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
@@ -64,7 +64,7 @@ pub struct Roster {
     pub(super) told_orders: Told,
     round_done: bool,
     /// Reasons: most names have the same.
-    pub(super) common: Common,
+    pub(super) common: Common<Arc<str>>,
     /// Names whose candidates have not been found yet, and may be any moment.
     pub(super) discovering: BTreeSet<Arc<str>>,
 }
@@ -210,7 +210,7 @@ impl Roster {
             && let Some(id) = self.targets.pop_due(now)
         {
             let Some(target) = self.targets.get_mut(id) else { continue };
-            target.running = true;
+            target.set(Mark::Running, true);
             jobs.push(CheckJob { target: id, check: target.check, address: target.address });
         }
         jobs
@@ -220,13 +220,13 @@ impl Roster {
     pub fn apply_result(&mut self, target: TargetId, result: &CheckResult, now: Time) {
         let id = target;
         let Some(target) = self.targets.get_mut(id) else { return };
-        target.running = false;
+        target.set(Mark::Running, false);
         // With its result, so that a check that waited for a worker is late too.
         let began = Time(now.0.saturating_sub(u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX)));
         // What runs at once, out of turn (at a start, after a resume), has no time that it could miss.
-        self.late += u64::from(!target.align && is_late(target.due(), began, target.interval()));
+        self.late += u64::from(!target.is(Mark::Align) && is_late(target.due(), began, target.interval()));
         let address = target.address;
-        let speaks = target.is_witness && result.outcome != Outcome::LocalError;
+        let speaks = target.is(Mark::Witness) && result.outcome != Outcome::LocalError;
         let users = target.users.take();
         let silent = speaks && result.silent && result.outcome != Outcome::Ok;
         let proved = target.proof.get();
@@ -491,7 +491,7 @@ fn state_event(
     name: &Name,
     (candidate, address): (usize, IpAddr),
     transition: &Transition,
-    common: &mut Common,
+    common: &mut Common<Arc<str>>,
     now: Time,
 ) -> Option<Event> {
     let endpoint = name.endpoints.iter().find(|e| e.candidate() == candidate && e.address == address)?;

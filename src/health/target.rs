@@ -45,27 +45,35 @@ pub(super) struct Target {
     pub(super) address: IpAddr,
     /// [`CheckRef::id`]
     pub(super) check: u32,
-    /// Its results say something about this host's network.
-    pub(super) is_witness: bool,
     /// In order.
     pub(super) users: Few<User>,
     /// When its next run is due, or its running one was.
-    due: Time,
+    due: Moment,
     /// Where it stands in the queue, or [`NOT_QUEUED`].
     seat: u32,
     /// Up to 49 days; a configured interval is a day at most.
     interval_ms: u32,
     /// Runs so far, round and round: it makes one run's jitter differ from the last one's.
     pub(super) turn: u16,
-    pub(super) running: bool,
-    /// Runs at once when the running one has ended.
-    pub(super) again: bool,
+    marks: u8,
     /// When it last proved a working path, unless it was silent since.
     pub(super) proof: Moment,
-    /// Ran out of turn: its next run goes to this host's place in the interval.
-    pub(super) align: bool,
     /// Targets that there had been with it, which tells it from others in its place.
     serial: u32,
+}
+
+/// What can be so of a target, each a bit: it is there fifty thousand times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Mark {
+    /// Its results say something about this host's network.
+    Witness = 1,
+    /// Handed out, and its result has not come.
+    Running = 2,
+    /// Runs at once when the running one has ended.
+    Again = 4,
+    /// Ran out of turn: its next run goes to this host's place in the interval.
+    Align = 8,
 }
 
 const NOT_QUEUED: u32 = u32::MAX;
@@ -73,21 +81,31 @@ const NOT_QUEUED: u32 = u32::MAX;
 impl Target {
     /// One that nobody runs yet.
     pub(super) fn new(address: IpAddr, check: &CheckRef, user: User) -> Target {
-        Target {
+        let mut target = Target {
             address,
             check: check.id,
-            is_witness: check.own_address && !is_loopback(address),
             users: Few::One(user),
-            due: Time(0),
+            due: Time(0).into(),
             seat: NOT_QUEUED,
             interval_ms: 1000,
             turn: 0,
-            running: false,
-            again: false,
+            marks: 0,
             proof: Moment::NEVER,
-            align: true,
             serial: 0,
-        }
+        };
+        target.set(Mark::Witness, check.own_address && !is_loopback(address));
+        target.set(Mark::Align, true);
+        target
+    }
+
+    /// Whether it is so.
+    pub(super) fn is(&self, mark: Mark) -> bool {
+        self.marks & mark as u8 != 0
+    }
+
+    /// It is so from now on, or not.
+    pub(super) fn set(&mut self, mark: Mark, on: bool) {
+        self.marks = if on { self.marks | mark as u8 } else { self.marks & !(mark as u8) };
     }
 
     /// What it runs at.
@@ -101,7 +119,7 @@ impl Target {
 
     /// When its next run is due, or its running one was.
     pub(super) fn due(&self) -> Time {
-        self.due
+        self.due.get().unwrap_or(Time(u64::MAX))
     }
 
     /// Nobody has taken its next run out of the queue.
@@ -226,7 +244,7 @@ impl Targets {
     pub(super) fn enqueue(&mut self, id: TargetId, at: Time) {
         let end = self.queue.len();
         let Some(target) = self.get_mut(id) else { return };
-        target.due = at;
+        target.due = at.into();
         let seat = if target.is_queued() { target.seat as usize } else { end };
         if seat == end {
             self.queue.push(place(id) as u32);
@@ -236,13 +254,13 @@ impl Targets {
 
     /// When the first one is due.
     pub(super) fn next_due(&self) -> Option<Time> {
-        self.at(*self.queue.first()?).map(|target| target.due)
+        self.at(*self.queue.first()?).map(Target::due)
     }
 
     /// The next one that is due, taken out of the queue.
     pub(super) fn pop_due(&mut self, now: Time) -> Option<TargetId> {
         let &place = self.queue.first()?;
-        let first = self.at(place).filter(|target| target.due <= now)?;
+        let first = self.at(place).filter(|target| target.due() <= now)?;
         let id = id(first.serial, place);
         self.unseat(0);
         Some(id)
@@ -292,7 +310,7 @@ impl Targets {
 
     /// What the order goes by: of those due at one time the oldest is first.
     fn due(&self, place: u32) -> (Time, u32) {
-        self.at(place).map_or((Time(u64::MAX), 0), |target| (target.due, target.serial))
+        self.at(place).map_or((Time(u64::MAX), 0), |target| (target.due(), target.serial))
     }
 }
 
@@ -345,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_target_keeps_its_size() {
-        assert!(size_of::<Option<Target>>() <= 72, "{} bytes, fifty thousand times", size_of::<Option<Target>>());
+        assert!(size_of::<Option<Target>>() <= 64, "{} bytes, fifty thousand times", size_of::<Option<Target>>());
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::endpoint::Endpoint;
 use super::roster::Roster;
 use super::schedule::{TargetId, jittered, next_slot};
-use super::target::{Target, User, serial};
+use super::target::{Mark, Target, User, serial};
 use super::{CheckRef, Time};
 
 impl Roster {
@@ -75,9 +75,9 @@ impl Roster {
 
     /// Puts the first check of a restored endpoint where its last one leads to.
     pub(super) fn resume_pace(&mut self, id: TargetId, at: Time, interval: Duration) {
-        if let Some(target) = self.targets.get_mut(id).filter(|target| !target.running) {
+        if let Some(target) = self.targets.get_mut(id).filter(|target| !target.is(Mark::Running)) {
             target.set_interval(interval);
-            target.align = false;
+            target.set(Mark::Align, false);
             self.targets.enqueue(id, at);
         }
     }
@@ -94,8 +94,8 @@ impl Roster {
 
     pub(super) fn run_now(&mut self, id: TargetId, now: Time) {
         let Some(target) = self.targets.get_mut(id) else { return };
-        target.align = true;
-        target.again = target.running;
+        target.set(Mark::Align, true);
+        target.set(Mark::Again, target.is(Mark::Running));
         self.hasten_to(id, now);
     }
 
@@ -123,10 +123,11 @@ impl Roster {
             let own = |e: &&Endpoint| e.candidate() == user.candidate() && e.address == target.address;
             !endpoints.iter().find(own).is_some_and(|endpoint| endpoint.health.wavers())
         });
-        let next = if std::mem::take(&mut target.again) {
+        let next = if target.is(Mark::Again) {
+            target.set(Mark::Again, false);
             now
-        } else if target.align && steady {
-            target.align = false;
+        } else if target.is(Mark::Align) && steady {
+            target.set(Mark::Align, false);
             next_slot(now, wanted, self.machine, target.address.to_string().as_bytes())
         } else {
             target.due().after(jittered(wanted, self.machine, serial(id), target.turn.into()))

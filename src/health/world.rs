@@ -201,7 +201,7 @@ pub(super) fn spec(name: &str, candidates: &[&str]) -> NameSpec {
                 host: host.parse().map_or_else(|_| Host::Name((*host).into()), Host::Address),
                 priority: 1,
                 weight: 1,
-                checks: Arc::from([check.clone()]),
+                checks: Arc::new(vec![check.clone()]),
             })
             .collect(),
         fallback: Vec::new(),

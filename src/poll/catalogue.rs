@@ -23,7 +23,7 @@ pub struct Catalogue {
 
 /// Lists of checks as `health` knows them, by where the list is in the configuration: candidates share equal ones
 /// there. With the list itself, so that no other one comes to be in its place.
-type Lists = HashMap<*const Check, (Arc<[Check]>, Arc<[CheckRef]>)>;
+type Lists = HashMap<*const Check, (Arc<[Check]>, Arc<Vec<CheckRef>>)>;
 
 #[derive(Clone)]
 struct Entry {
@@ -114,7 +114,7 @@ impl Catalogue {
                     checks: {
                         let (_, refs) = lists.entry(candidate.checks.as_ptr()).or_insert_with(|| {
                             let refer = |check| self.refer(check, before, make, problems);
-                            (Arc::clone(&candidate.checks), candidate.checks.iter().map(refer).collect())
+                            (Arc::clone(&candidate.checks), Arc::new(candidate.checks.iter().map(refer).collect()))
                         });
                         Arc::clone(refs)
                     },

@@ -48,7 +48,7 @@ use crate::dns::snapshot::NameAnswer;
 use crate::health::compact::Common;
 use crate::health::roster::Roster;
 use crate::health::wall::WallClock;
-use crate::health::{Event, EventKind, Override, State, Time};
+use crate::health::{Event, EventKind, Override, State, Text, Time};
 use crate::mailbox::{self, Inbox};
 use crate::os::clock::wall_ms;
 use crate::os::{Clock, SuspendWatch, memory};
@@ -79,7 +79,7 @@ const LAST_WRITE: Duration = Duration::from_secs(3);
 
 /// When after a start or a reload memory is given back: once the first round of checks is over and what the start alone
 /// needed is not needed any more, and once what happens for the first time soon after it has happened.
-const TRIM_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(60)];
+const TRIM_AFTER: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(15), Duration::from_secs(60)];
 
 /// READY is reported after this even if a check has not come back.
 const READY_AFTER: Duration = Duration::from_secs(5);
@@ -236,7 +236,7 @@ pub struct Poller {
     /// The start or the last reload, and how many of [`TRIM_AFTER`] are done since.
     trimmed: (Time, usize),
     /// What checks said last of what went wrong: in an outage thousands say the same.
-    errors: Common,
+    errors: Common<Text>,
     /// Tables published since the first one.
     tables: u64,
 }

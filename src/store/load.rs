@@ -19,7 +19,8 @@ use super::open::Store;
 use super::overrides;
 use super::repair::Trouble;
 use super::time::from_text;
-use crate::health::{AnswerRecord, EndpointRecord, Family, Host, Override, Time};
+use crate::health::compact::Common;
+use crate::health::{AnswerRecord, EndpointRecord, Family, Host, Override, Text, Time};
 
 /// Everything the state file knows except results, summaries and events.
 #[derive(Debug, Default)]
@@ -195,6 +196,8 @@ struct Strings {
     all: HashSet<Arc<str>>,
     /// The last two: a name and the checks of its addresses come in many rows, one after the other.
     last: [Arc<str>; 2],
+    /// What went wrong with one address after the other.
+    errors: Common<Text>,
 }
 
 impl Strings {

@@ -21,7 +21,7 @@ use super::load::{self, Candidates, Stored};
 use super::migrate::{NOT_BEGUN, VERSION, version, version_once_begun};
 use super::repair::beside;
 use super::time::now;
-use crate::health::{CheckResult, Host, Outcome, Time};
+use crate::health::{CheckResult, Host, Outcome, Text, Time};
 
 /// Longest wait for a lock, which only a har that starts or stops holds.
 const WAIT: Duration = Duration::from_secs(2);
@@ -312,7 +312,7 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<RecordedRow> {
         connect: micros(5)?,
         first_byte: micros(6)?,
         total: micros(7)?.unwrap_or_default(),
-        error: row.get(8)?,
+        error: row.get::<_, Option<String>>(8)?.map(Text::from),
         priority: None,
         certificate_days: None,
     };

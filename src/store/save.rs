@@ -350,7 +350,7 @@ fn endpoint(connection: &Connection, record: &EndpointRecord, base: &Base) -> ru
             record.total_ms,
             record.last_check.map(to_text),
             record.last_outcome.map(Outcome::as_str),
-            record.last_error,
+            record.last_error.as_deref(),
             record.interval_ms as i64,
             record.stale,
             record.resolved_at.map(to_text),
@@ -466,7 +466,7 @@ fn result(connection: &Connection, target: i64, total_us: i64, row: &ResultRow) 
             micros(row.result.first_byte),
             total_us,
             row.result.certificate_days,
-            row.result.error
+            row.result.error.as_deref()
         ])?;
     Ok(())
 }

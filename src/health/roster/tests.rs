@@ -313,7 +313,7 @@ fn several_checks_must_all_pass() {
     let mut second = api.candidates[0].checks[0].clone();
     (second.id, second.definition) = (2, "http".into());
     let first = api.candidates[0].checks[0].clone();
-    api.candidates[0].checks = Arc::from([first, second]);
+    api.candidates[0].checks = Arc::new(vec![first, second]);
     let good = Rc::new(RefCell::new(true));
     let seen = Rc::clone(&good);
     let script = move |_: IpAddr, check: u32, _: Time| match check {

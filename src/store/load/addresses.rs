@@ -127,7 +127,7 @@ fn address(row: &Row<'_>, wanted: Candidates, strings: &mut Strings) -> rusqlite
         total_ms: row.get(14)?,
         last_check: time(row, 15)?,
         last_outcome: optional_text(row, 16)?.and_then(Outcome::from_word),
-        last_error: optional_text(row, 17)?.map(|text| strings.share(text)),
+        last_error: optional_text(row, 17)?.map(|text| strings.errors.share(text)),
         interval_ms: count(row, 18)?,
         stale: row.get(19)?,
         resolved_at: time(row, 20)?,

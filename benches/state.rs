@@ -146,8 +146,8 @@ fn definition() -> Arc<str> {
 fn complete() -> Batch {
     let row = NameRow {
         name: name(),
-        mode: "answer".to_owned(),
-        select: "lowest-latency".to_owned(),
+        mode: "answer".into(),
+        select: "lowest-latency".into(),
         ttl_s: 1,
         interval_ms: INTERVAL_S * 1000,
     };
@@ -239,7 +239,7 @@ fn endpoint(number: u32, at: Time) -> EndpointRecord {
         resolved_at: Some(at),
         rank: Some(number + 1),
         chosen: number == 0,
-        standing: "reserve: slower than what is answered".to_owned(),
+        standing: "reserve: slower than what is answered".into(),
         counts: [at.0 / 1000, 0, 0, 0, 0, 0, 0],
         keeps_place: false,
         over_limit: false,

@@ -265,3 +265,54 @@ fn select_word(select: Select) -> &'static str {
         Select::All => "all",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{CheckRef, NameSpec};
+
+    /// One name with one address, of which everything has yet to be written.
+    fn begun(address: IpAddr) -> (Ledger, Roster) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.toml");
+        let text = format!("[names.\"a.example\"]\ncheck = \"none\"\ncandidates = [\"{address}\"]\n");
+        std::fs::write(&path, text).unwrap();
+        let config = crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let name = &config.names[0];
+        let check = CheckRef { id: 1, definition: "none".into(), is_none: true, own_address: true, exclusive: false };
+        let candidate =
+            CandidateSpec { host: Host::Address(address), priority: 1, weight: 1, checks: Arc::new(vec![check]) };
+        let spec = NameSpec {
+            name: "a.example".into(),
+            policy: Arc::clone(&name.policy),
+            thresholds: Arc::clone(&name.thresholds),
+            pace: Arc::clone(&name.pace),
+            resolve_interval: name.resolve_interval,
+            resolve_hold: name.resolve_hold,
+            candidates: vec![candidate],
+            fallback: Vec::new(),
+            drain_record: None,
+        };
+        let mut roster = Roster::new(b"machine");
+        roster.configure(vec![spec], Time(1));
+        (Ledger::new(&config, &roster, Vec::new(), &Stored::default(), Time(1)), roster)
+    }
+
+    #[test]
+    fn what_is_counted_of_an_address_that_has_no_row_yet_is_said_again() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let (mut ledger, mut roster) = begun(address);
+        let mut chosen = |roster: &Roster, more: &[u64]| {
+            let mut batch = Batch::default();
+            ledger.given(roster, more.iter().map(|more| ((0, address), *more)).collect(), &mut batch);
+            batch.times_chosen.into_iter().map(|(key, count)| (key.address, count)).collect::<Vec<_>>()
+        };
+        assert!(roster.has_records());
+        assert_eq!(chosen(&roster, &[3]), [(address, 3)]);
+        assert_eq!(chosen(&roster, &[2]), [(address, 5)]);
+        roster.take_records(usize::MAX);
+        assert_eq!(chosen(&roster, &[]), [(address, 5)], "its row comes with this batch at the latest");
+        assert_eq!(chosen(&roster, &[]), [], "once");
+        assert_eq!(chosen(&roster, &[1]), [(address, 6)]);
+    }
+}

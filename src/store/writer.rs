@@ -46,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Rows of addresses and answers that wait to be written, beyond which no more are wanted: after a first round of fifty
 /// thousand checks they would be most of the memory of the process. Half of it is written without waiting for a tick.
-const ROOM: usize = 8192;
+pub(super) const ROOM: usize = 8192;
 
 /// Addresses and answers of a transaction after which its memory is given back.
 const LARGE: usize = ROOM / 2;

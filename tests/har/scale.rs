@@ -13,9 +13,12 @@ const NAMES: usize = 10_000;
 const CANDIDATES: usize = 5;
 
 /// Memory of its own that a daemon with all that may have, kB, after the start and after any number of reloads: the same
-/// data in either build profile. It was seen to have 33,000 to 33,400. A reload that leaves 300 kB more behind than it
+/// data in either build profile. It was seen to have 29,900 to 30,100. A reload that leaves 300 kB more behind than it
 /// found is over it at the sixth.
-const MOST_KB: u64 = 35_000;
+const MOST_KB: u64 = 31_700;
+
+/// The same of one that has just found everything down: 33,600 to 35,000 were seen.
+const MOST_DOWN_KB: u64 = 36_500;
 
 /// Nothing is due while the test runs.
 fn names(interval: &str) -> String {
@@ -35,7 +38,9 @@ fn address(name: usize, place: usize) -> String {
 /// A daemon that has stopped, whose state file says that all is up and the candidate listed third is the fastest.
 fn warm() -> Har {
     let mut har = har().names(&names("6h")).start();
-    har.until_sql("SELECT count(*) FROM address", |count| count == "50000");
+    // Every port is refused: the first round has an error and an event for each address.
+    har.until_sql("SELECT count(*) FROM address WHERE state = 'down'", |count| count == "50000");
+    settles(&har, MOST_DOWN_KB, "after a first round in which everything failed");
     assert!(har.stop().success());
     let file = Connection::open(har.state_path()).expect("own file");
     let third = "(SELECT host FROM candidate WHERE candidate.name = endpoint.name AND position = 2)";
@@ -62,17 +67,17 @@ fn anonymous_kb(har: &Har) -> u64 {
 }
 
 /// Its memory once the last whole state is in the file and what that took is given back.
-fn settles(har: &Har, when: &str) {
+fn settles(har: &Har, most_kb: u64, when: &str) {
     let mut least = u64::MAX;
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         least = least.min(anonymous_kb(har));
-        if least <= MOST_KB {
+        if least <= most_kb {
             return;
         }
         std::thread::sleep(10 * LOOK_AGAIN);
     }
-    panic!("{least} kB at least {when}; allowed: {MOST_KB}")
+    panic!("{least} kB at least {when}; allowed: {most_kb}")
 }
 
 #[test]
@@ -83,14 +88,14 @@ fn ten_thousand_names_start_warm_and_keep_within_their_memory() {
         let reply = har.query(&format!("n{name}.example"), "A");
         assert_eq!((reply.first(), reply.extended_error()), (address(name, 2), None), "as it was learned");
     }
-    settles(&har, "after a start");
+    settles(&har, MOST_KB, "after a start");
     for round in 1..=6 {
         // Every second one with another interval: names of which something changed are kept as well as equal ones.
         if round % 2 == 0 {
             har.rewrite_names(&names(if round % 4 == 0 { "6h" } else { "5h" }));
         }
         reload(&har);
-        settles(&har, &format!("after {round} reloads"));
+        settles(&har, MOST_KB, &format!("after {round} reloads"));
         assert_eq!(har.a("n4711.example"), address(4_711, 2), "kept");
     }
 }

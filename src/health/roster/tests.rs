@@ -95,6 +95,30 @@ fn families_and_the_all_down_rules() {
 }
 
 #[test]
+fn records_are_taken_as_there_is_room_and_none_waits_for_ever() {
+    let names: Vec<String> = (0..5).map(|number| format!("n{number}.example")).collect();
+    let specs = names.iter().zip(1..).map(|(name, last)| spec(name, &[&format!("10.0.0.{last}"), "10.0.1.1"]));
+    let (mut world, _) = world(specs.collect());
+    world.run(seconds(30));
+    let everything = world.roster.take_records(usize::MAX);
+    assert_eq!((everything.endpoints.len(), everything.answers.len()), (10, 10));
+    assert!(!world.roster.has_records());
+    // All change between two portions of one name: each has its turn, with what it is by then.
+    let mut taken: Vec<String> = Vec::new();
+    for _ in &names {
+        world.run(seconds(15));
+        assert!(world.roster.has_records());
+        let portion = world.roster.take_records(1);
+        assert_eq!(portion.endpoints.len(), 2, "a name is not taken by halves");
+        assert!(portion.endpoints.iter().all(|record| world.now.since(record.last_check.unwrap()) < seconds(12)));
+        taken.push(portion.endpoints[0].name.to_string());
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, names);
+    assert!(world.roster.take_records(0).endpoints.is_empty() && world.roster.has_records());
+}
+
+#[test]
 fn overrides_act_expire_and_mask() {
     let (mut world, net) = world(vec![spec("api.example", &["a.example", "10.0.0.2"])]);
     world.zone.insert("a.example".into(), found(&["10.0.0.1"]));

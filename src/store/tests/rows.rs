@@ -6,6 +6,27 @@ use crate::health::wall::WallClock;
 use crate::store::base::Base;
 use crate::store::batch::{PENDING_RESULTS, Pending};
 use crate::store::save::Targets;
+use crate::store::writer::ROOM;
+
+#[test]
+fn the_writer_says_how_much_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let heard = Heard::default();
+    let mut writer = Writer::new(Store::open(&path).unwrap().store, DAY, heard.hooks());
+    assert_eq!(writer.room(), ROOM);
+    writer.send(complete(3));
+    assert_eq!(writer.room(), ROOM - 4, "three addresses and an answer");
+    writer.send(complete(3));
+    assert_eq!(writer.room(), ROOM - 4, "the same rows");
+    let many = (0..ROOM).map(|number| endpoint(&format!("n{number}.example.com"), 1)).collect();
+    writer.send(Batch { endpoints: many, ..Batch::default() });
+    assert_eq!(writer.room(), 0);
+    writer.begin().unwrap();
+    assert!(writer.flush(LONG));
+    assert_eq!(writer.room(), ROOM, "all is written");
+    assert_eq!(count(&path, "SELECT count(*) FROM endpoint"), ROOM as i64 + 3);
+}
 
 #[test]
 fn everything_survives_a_clean_restart() {

@@ -100,7 +100,7 @@ impl Saved {
 /// Rows in the order of their keys, which is theirs in the file.
 fn in_order<K: Ord, V>(rows: &HashMap<K, V>) -> Vec<(&K, &V)> {
     let mut all: Vec<(&K, &V)> = rows.iter().collect();
-    all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    all.sort_unstable_by_key(|(key, _)| *key);
     all
 }
 

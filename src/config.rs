@@ -218,7 +218,7 @@ pub struct Candidate {
     pub weight: u32,
     /// Its own checks or the name's, placeholders other than `{address}` filled in. Never empty. One list for all
     /// candidates with the same checks: ten thousand names have fifty thousand of them.
-    pub checks: Arc<[Check]>,
+    pub checks: Arc<Vec<Check>>,
 }
 
 /// A name to look up or an address.

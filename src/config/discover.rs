@@ -101,13 +101,13 @@ impl Template {
         };
         let host_text = host.to_string();
         let of = For { name: &self.name, host: &host, host_text: &host_text, port: found.port };
-        let checks: Option<Arc<[Check]>> = self
+        let checks: Option<Vec<Check>> = self
             .checks
             .iter()
             .zip(&self.timeouts)
             .map(|(check, timeout)| check.build(of, *timeout, problems))
             .collect();
-        Some(Candidate { host, priority: found.priority, weight: found.weight, checks: checks? })
+        Some(Candidate { host, priority: found.priority, weight: found.weight, checks: Arc::new(checks?) })
     }
 
     /// Whether the checks can be made for what was found: some need its port.

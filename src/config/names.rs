@@ -421,7 +421,7 @@ impl Candidates<'_> {
         table.finish(problems);
         let (host, host_item) = (host?, host_item?);
         let checks = match (check_item, own) {
-            (Some(_), None) => Arc::from([]),
+            (Some(_), None) => Arc::default(),
             (_, own) => self.checks(own.as_deref(), &host, problems),
         };
         Some((Candidate { host, priority, weight, checks }, host_item.spot))
@@ -445,7 +445,7 @@ impl Candidates<'_> {
     }
 
     /// The checks of one candidate: its own, else the name's, else the general ones.
-    fn checks(&self, own: Option<&[Definition]>, host: &Target, problems: &mut Problems) -> Arc<[super::Check]> {
+    fn checks(&self, own: Option<&[Definition]>, host: &Target, problems: &mut Problems) -> Arc<Vec<super::Check>> {
         let settings = self.effect;
         let named = settings.own.check.as_deref();
         let general = if settings.own.check_failed { None } else { settings.general.check.as_deref() };
@@ -455,7 +455,7 @@ impl Candidates<'_> {
                 let message = "check is missing; allowed: \"http://…\", \"https://…\", \"tcp:PORT\", \"none\" (always up), a table with a type, or a list of these";
                 problems.error(self.spot, self.key, message);
             }
-            return Arc::from([]);
+            return Arc::default();
         };
         // Most checks say nothing of their candidate: fifty thousand texts that nobody reads.
         let host_text = if definitions.iter().any(Definition::wants_text) { host.to_string() } else { String::new() };

@@ -89,8 +89,8 @@ pub(super) struct Problems {
     /// The first secret in each file.
     secrets: HashMap<u32, (Spot, String)>,
     /// Lists of checks that candidates have, each once, and the last of them.
-    checks: HashSet<Arc<[Check]>>,
-    last_checks: Option<Arc<[Check]>>,
+    checks: HashSet<Arc<Vec<Check>>>,
+    last_checks: Option<Arc<Vec<Check>>>,
 }
 
 impl Problems {
@@ -170,15 +170,15 @@ impl Problems {
     }
 
     /// A list of checks, shared with the candidates that have an equal one.
-    pub fn share(&mut self, checks: Vec<Check>) -> Arc<[Check]> {
+    pub fn share(&mut self, checks: Vec<Check>) -> Arc<Vec<Check>> {
         // Mostly a neighbour has the same: comparing is cheaper than hashing.
         if let Some(last) = self.last_checks.as_ref().filter(|last| ***last == *checks) {
             return Arc::clone(last);
         }
-        let shared = match self.checks.get(checks.as_slice()) {
+        let shared = match self.checks.get(&checks) {
             Some(known) => Arc::clone(known),
             None => {
-                let new: Arc<[Check]> = checks.into();
+                let new = Arc::new(checks);
                 self.checks.insert(Arc::clone(&new));
                 new
             }

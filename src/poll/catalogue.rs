@@ -23,7 +23,7 @@ pub struct Catalogue {
 
 /// Lists of checks as `health` knows them, by where the list is in the configuration: candidates share equal ones
 /// there. With the list itself, so that no other one comes to be in its place.
-type Lists = HashMap<*const Check, (Arc<[Check]>, Arc<Vec<CheckRef>>)>;
+type Lists = HashMap<*const Check, (Arc<Vec<Check>>, Arc<Vec<CheckRef>>)>;
 
 #[derive(Clone)]
 struct Entry {

@@ -31,16 +31,19 @@ struct Row {
     samples_us: Few<u32>,
 }
 
-/// Results of a slot that lie in a list before they are summed up by target.
-const LATEST_MAX: usize = 1 << 16;
+/// Results of a slot that lie in a list before they are summed up by target: 2 MB, five results of 50,000 addresses.
+const LATEST_MAX: usize = 1 << 18;
 
-/// One result. Of 50,000 addresses that are each checked once in a slot, a list of these takes a quarter of the memory
-/// that a table of rows does.
+/// One result. Of 50,000 addresses that are each checked once a minute, a list of these takes a third of the memory that
+/// a table of rows does.
 struct Sample {
-    target: [u32; 2],
-    /// [`Sample::FAILED`], or how long it took.
-    us: u32,
+    target: u32,
+    us: Us,
 }
+
+/// How long a check took that was successful, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Us(u32);
 
 /// The results of a slot.
 #[derive(Default)]
@@ -67,8 +70,8 @@ impl Summary {
         if outcome == Outcome::LocalError {
             return; // says nothing about the candidate
         }
-        let sample = Sample::new(target, (outcome == Outcome::Ok).then_some(total_us));
-        self.slots.entry(slot_of(at)).or_default().add(sample);
+        let us = Us::new((outcome == Outcome::Ok).then_some(total_us));
+        self.slots.entry(slot_of(at)).or_default().add(target, us);
         self.forget();
     }
 
@@ -120,25 +123,24 @@ impl Summary {
     }
 }
 
-impl Sample {
-    const FAILED: u32 = u32::MAX;
+impl Us {
+    const FAILED: Us = Us(u32::MAX);
 
-    /// With microseconds where the check was successful.
-    fn new(target: i64, us: Option<i64>) -> Sample {
-        let us = us.map(|us| u32::try_from(us).unwrap_or(Sample::FAILED).min(Sample::FAILED - 1));
-        let target = target.cast_unsigned();
-        Sample { target: [(target >> 32) as u32, target as u32], us: us.unwrap_or(Sample::FAILED) }
+    /// `None` = the check failed. More than an hour is an hour and some.
+    fn new(us: Option<i64>) -> Us {
+        us.map_or(Us::FAILED, |us| Us(u32::try_from(us).unwrap_or(u32::MAX).min(u32::MAX - 1)))
     }
 
-    fn target(&self) -> i64 {
-        let [high, low] = self.target.map(u64::from);
-        (high << 32 | low).cast_signed()
+    fn get(self) -> Option<u32> {
+        (self != Us::FAILED).then_some(self.0)
     }
 }
 
 impl Slot {
-    fn add(&mut self, sample: Sample) {
-        self.latest.push(sample);
+    fn add(&mut self, target: i64, us: Us) {
+        // What is too large for the list, which no file comes to, has a row at once.
+        let Ok(short) = u32::try_from(target) else { return self.rows.entry(target).or_default().add(us) };
+        self.latest.push(Sample { target: short, us });
         if self.latest.len() >= LATEST_MAX {
             self.sum_up();
         }
@@ -147,20 +149,20 @@ impl Slot {
     /// Makes rows of the list.
     fn sum_up(&mut self) {
         for sample in std::mem::take(&mut self.latest) {
-            self.rows.entry(sample.target()).or_default().add(&sample);
+            self.rows.entry(sample.target.into()).or_default().add(sample.us);
         }
     }
 
     /// Writes all rows, in the order of the table.
     fn write(&mut self, connection: &Connection, number: i64) -> rusqlite::Result<()> {
         if self.rows.is_empty() {
-            self.latest.sort_unstable_by_key(Sample::target);
-            for (count, samples) in self.latest.chunk_by(|a, b| a.target() == b.target()).enumerate() {
+            self.latest.sort_unstable_by_key(|sample| sample.target);
+            for (count, samples) in self.latest.chunk_by(|a, b| a.target == b.target).enumerate() {
                 os::breathe(count);
-                let Some(target) = samples.first().map(Sample::target) else { continue };
+                let Some(target) = samples.first().map(|sample| sample.target) else { continue };
                 let mut row = Row::default();
-                samples.iter().for_each(|sample| row.add(sample));
-                row.write(connection, number, target)?;
+                samples.iter().for_each(|sample| row.add(sample.us));
+                row.write(connection, number, target.into())?;
             }
             return Ok(());
         }
@@ -176,13 +178,13 @@ impl Slot {
 }
 
 impl Row {
-    fn add(&mut self, sample: &Sample) {
+    fn add(&mut self, us: Us) {
         self.checks += 1;
-        if sample.us != Sample::FAILED {
+        if let Some(us) = us.get() {
             self.ok += 1;
-            self.sum_us += u64::from(sample.us);
+            self.sum_us += u64::from(us);
             if self.samples_us.len() < SAMPLES_MAX {
-                self.samples_us.push(sample.us);
+                self.samples_us.push(us);
             }
         }
     }

@@ -149,15 +149,14 @@ fn slots_at_work_are_whole_however_many_are_checked_and_those_that_wait_are_boun
 #[test]
 fn a_slot_comes_to_the_same_whether_it_is_summed_up_on_the_way_or_at_its_end() {
     let begin = Time(1_795_243_500_000 / 300_000 * 300_000);
-    // Ids that differ in one half alone.
-    let targets = [1, 2, 3 << 32, 3 << 32 | 1, i64::MAX];
+    let (usual, large) = ([1, 2, 3, 4, i64::from(u32::MAX)], [1, 2, 3 << 32, 3 << 32 | 1, i64::MAX]);
     // The larger number is more than the list of a slot holds, and fewer for each target than are kept for the percentile.
-    for (count, spread) in [(200, 7), (70_000, 20_000)] {
+    for (count, every, spread, targets) in [(200, 10, 7, usual), (200, 10, 7, large), (270_000, 50, 20_000, usual)] {
         let mut connection = fresh();
         let mut summary = Summary::default();
         let mut expected: BTreeMap<i64, (i64, Vec<i64>)> = BTreeMap::new();
         for number in 0..count {
-            let target = if number % 10 == 0 { targets[number / 10 % 5] } else { 100 + (number % spread) as i64 };
+            let target = if number % every == 0 { targets[number / every % 5] } else { 100 + (number % spread) as i64 };
             let us = (number as i64 * 7919) % 5000;
             let outcome = if number % 11 == 0 { Outcome::Timeout } else { Outcome::Ok };
             summary.add(target, begin, outcome, us);
@@ -183,7 +182,7 @@ fn a_slot_comes_to_the_same_whether_it_is_summed_up_on_the_way_or_at_its_end() {
                 (target, failed + times.len() as i64, times.len() as i64, [times.first().copied(), mean, p95])
             })
             .collect();
-        assert_eq!(rows, expected, "{count}");
+        assert_eq!(rows, expected, "{count} of {targets:?}");
     }
 }
 

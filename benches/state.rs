@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use har::health::{CheckResult, EndpointRecord, Host, Outcome, State, Time};
+use har::health::rank::Standing;
+use har::health::{CheckResult, EndpointRecord, Host, Outcome, Recorded, State, Time};
 use har::store::{Batch, Candidates, DaemonRow, Hooks, NameCounters, NameRow, ResultRow, Store, Writer, time};
 
 const ADDRESSES: u32 = 100;
@@ -239,7 +240,7 @@ fn endpoint(number: u32, at: Time) -> EndpointRecord {
         resolved_at: Some(at),
         rank: Some(number + 1),
         chosen: number == 0,
-        standing: "reserve: slower than what is answered".into(),
+        standing: Recorded::Found(Standing::Slower),
         counts: [at.0 / 1000, 0, 0, 0, 0, 0, 0],
         keeps_place: false,
         over_limit: false,

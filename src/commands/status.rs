@@ -4,6 +4,7 @@
 //! says which of the two it is. `--json` is documented in `docs/monitoring.md` and only grows. `--check` ends as
 //! monitoring plugins do: 0 fine, 1 a warning, 2 critical, 3 unknown.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
@@ -192,8 +193,8 @@ fn candidates(ranked: &[&EndpointRecord], now: Time) -> String {
                 None => outcome.as_str().to_owned(),
             });
             let remark = match error {
-                Some(error) => format!("{}; {error}", endpoint.standing),
-                None => endpoint.standing.to_string(),
+                Some(error) => format!("{}; {error}", endpoint.words()),
+                None => endpoint.words().into_owned(),
             };
             [
                 if endpoint.chosen { "*" } else { " " }.to_owned(),
@@ -315,7 +316,7 @@ struct Candidate<'a> {
     chosen: bool,
     state: &'static str,
     since: String,
-    standing: &'a str,
+    standing: Cow<'a, str>,
     latency_ms: Option<f64>,
     connect_ms: Option<f64>,
     total_ms: Option<f64>,
@@ -380,7 +381,7 @@ fn candidate(endpoint: &EndpointRecord) -> Candidate<'_> {
         chosen: endpoint.chosen,
         state: endpoint.state.as_str(),
         since: time::to_text(endpoint.since),
-        standing: &endpoint.standing,
+        standing: endpoint.words(),
         latency_ms: endpoint.latency_ms,
         connect_ms: endpoint.connect_ms,
         total_ms: endpoint.total_ms,

@@ -16,7 +16,7 @@ use super::overrides::Effect;
 use super::rank::{Input, Standing};
 use super::schedule::TargetId;
 use super::{
-    CandidateSpec, CheckResult, EndpointRecord, LatencyOf, NameSpec, Outcome, Pace, Policy, State, Text, Time,
+    CandidateSpec, CheckResult, EndpointRecord, LatencyOf, NameSpec, Outcome, Pace, Policy, Recorded, State, Text, Time,
 };
 
 /// Intervals without a real result after which nothing is known of an address any more.
@@ -379,7 +379,7 @@ impl Endpoint {
             resolved_at: self.resolved_at.get(),
             rank: self.rank(),
             chosen: self.chosen,
-            standing: self.standing.words(health.since, self.effect().drained.as_deref()),
+            standing: Recorded::Found(self.standing),
             certificate_days: rare.certificate_days,
             counts: self.counts(),
             keeps_place: self.keeps_place,

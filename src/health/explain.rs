@@ -108,7 +108,7 @@ fn inputs<'a>(records: &[&'a EndpointRecord], spec: &'a NameSpec) -> Vec<Input<'
 fn left_out(record: &EndpointRecord, spec: &NameSpec) -> bool {
     let candidate = spec.candidates.iter().find(|candidate| candidate.host == record.host);
     let exclusive = candidate.is_some_and(|candidate| candidate.checks.iter().any(|check| check.exclusive));
-    exclusive && record.standing == Standing::RoleConflict.words(record.since, None)
+    exclusive && record.words() == Standing::RoleConflict.words(record.since, None)
 }
 
 /// The addresses of the fallback list. The state file does not know those of its names.
@@ -190,7 +190,7 @@ mod tests {
                 for (record, standing) in family.places {
                     assert_eq!(
                         standing.words(record.since, record.drained.as_deref()),
-                        record.standing,
+                        record.words(),
                         "{:?}",
                         api.policy
                     );

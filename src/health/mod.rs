@@ -435,8 +435,8 @@ pub struct EndpointRecord {
     pub rank: Option<u32>,
     /// Whether it is in the answer now.
     pub chosen: bool,
-    /// Its standing in words (`chosen`, `reserve`, `down since …`): why it is where it is.
-    pub standing: Cow<'static, str>,
+    /// Why it is where it is; in words with [`EndpointRecord::words`].
+    pub standing: Recorded,
     /// Days until its certificate expires, as last found by a `tls` check.
     pub certificate_days: Option<i64>,
     /// Results so far, by [`Outcome::ALL`].
@@ -451,6 +451,26 @@ pub struct EndpointRecord {
     pub drained: Option<String>,
     /// Held up by an override.
     pub forced: bool,
+}
+
+/// A standing, as it was found or as the state file said it. Its words are made where they are wanted: fifty thousand
+/// addresses may be *down since*.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recorded {
+    /// By this process.
+    Found(rank::Standing),
+    /// In words.
+    Read(String),
+}
+
+impl EndpointRecord {
+    /// Its standing in words (`chosen`, `reserve`, `down since …`).
+    pub fn words(&self) -> Cow<'_, str> {
+        match &self.standing {
+            Recorded::Found(standing) => standing.words(self.since, self.drained.as_deref()),
+            Recorded::Read(words) => Cow::Borrowed(words),
+        }
+    }
 }
 
 /// One family's answer of one name as the state file keeps it.

@@ -356,7 +356,7 @@ fn endpoint(connection: &Connection, record: &EndpointRecord, base: &Base) -> ru
             record.resolved_at.map(to_text),
             record.rank,
             record.chosen,
-            record.standing,
+            record.words(),
             counts[0],
             counts[1],
             counts[2],

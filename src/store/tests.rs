@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::health::{
-    AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Family, Host, Outcome, Override, State, Time,
+    AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Family, Host, Outcome, Override, Recorded, State, Time,
 };
 
 pub const LONG: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub fn endpoint(name: &str, number: u32) -> EndpointRecord {
         resolved_at: Some(Time(1_795_243_500_000)),
         rank: Some(number),
         chosen: number == 1,
-        standing: if number == 1 { "chosen" } else { "reserve" }.into(),
+        standing: Recorded::Read(if number == 1 { "chosen" } else { "reserve" }.to_owned()),
         certificate_days: (number == 1).then_some(30),
         counts: [100, 1, 2, 3, 4, 5, 6],
         keeps_place: false,

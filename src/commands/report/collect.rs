@@ -280,7 +280,7 @@ fn address_view(number: usize, endpoint: &EndpointRecord, events: &[&EventRow], 
         .map(|event| Change { at: at(event), before: state(&event.before), after: state(&event.after) })
         .collect();
     let error = endpoint.last_outcome.filter(|&outcome| outcome != Outcome::Ok);
-    let mut standing = endpoint.standing.to_string();
+    let mut standing = endpoint.words().into_owned();
     if let Some(outcome) = error {
         let detail = endpoint.last_error.as_deref().unwrap_or_default();
         let colon = if detail.is_empty() { "" } else { ": " };

@@ -119,7 +119,7 @@ fn hostile_text_from_outside_stays_text() {
     let mut batch = complete(2);
     batch.endpoints[0].last_error = Some(hostile.into());
     batch.endpoints[0].last_outcome = Some(Outcome::ResponseError);
-    batch.endpoints[0].standing = hostile.into();
+    batch.endpoints[0].standing = crate::health::Recorded::Read(hostile.to_owned());
     batch.endpoints[0].drained = Some(hostile.to_owned());
     batch.endpoints[1].host = crate::health::Host::Name(hostile.into());
     batch.answers[0].reason = hostile.into();

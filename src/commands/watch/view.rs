@@ -181,9 +181,9 @@ impl View<'_> {
         match record.last_outcome.filter(|&outcome| outcome != Outcome::Ok) {
             Some(outcome) => {
                 let words = record.last_error.as_deref().unwrap_or(outcome.as_str());
-                line.push(style, format!("{words}; {}", record.standing));
+                line.push(style, format!("{words}; {}", record.words()));
             }
-            None => line.push(Style::Dim, record.standing.clone()),
+            None => line.push(Style::Dim, record.words()),
         }
         line
     }

@@ -133,7 +133,7 @@ fn overrides_act_expire_and_mask() {
     let records = world.roster.take_records(usize::MAX);
     let record = records.endpoints.iter().find(|record| record.host.to_string() == "a.example").unwrap();
     assert_eq!(record.state, State::Up, "the real state stays visible");
-    assert!(record.standing.starts_with("drained until 20"), "{}", record.standing);
+    assert!(record.words().starts_with("drained until 20"), "{}", record.words());
     world.run(seconds(61));
     assert_eq!(world.answer(), ["10.0.0.1"], "it expired");
     assert!(world.events.iter().any(|event| event.kind == EventKind::Override && event.reason.contains("ends")));

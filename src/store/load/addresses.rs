@@ -9,7 +9,7 @@ use std::thread;
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::{Candidates, Strings, count, optional_text, rows, small, text, time};
-use crate::health::{EndpointRecord, Host, Outcome, State};
+use crate::health::{EndpointRecord, Host, Outcome, Recorded, State};
 use crate::store::batch::EndpointKey;
 use crate::store::open;
 
@@ -133,7 +133,7 @@ fn address(row: &Row<'_>, wanted: Candidates, strings: &mut Strings) -> rusqlite
         resolved_at: time(row, 20)?,
         rank: row.get::<_, Option<i64>>(21)?.and_then(|rank| u32::try_from(rank).ok()),
         chosen: row.get(22)?,
-        standing: if wanted == Candidates::Read { row.get(23)? } else { "".into() },
+        standing: Recorded::Read(if wanted == Candidates::Read { row.get(23)? } else { String::new() }),
         counts,
         drained: row.get(32)?,
         forced: row.get(33)?,

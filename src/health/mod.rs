@@ -25,6 +25,7 @@ pub mod machine;
 mod orders;
 pub mod overrides;
 pub mod rank;
+mod records;
 mod reload;
 pub mod resolution;
 pub mod roster;
@@ -48,6 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use compact::Text;
+pub use records::{AnswerRecord, EndpointRecord, Recorded};
 pub use time::Time;
 
 /// Address family of a question: A asks for one, AAAA for the other.
@@ -383,114 +385,6 @@ impl State {
     pub fn from_word(word: &str) -> Option<State> {
         [State::Unknown, State::Up, State::Down].into_iter().find(|state| state.as_str() == word)
     }
-}
-
-/// One endpoint (candidate × address of one name) as the state file keeps it: written as it changes,
-/// read back for a warm start.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EndpointRecord {
-    /// The configured name.
-    pub name: Arc<str>,
-    /// The candidate.
-    pub host: Host,
-    /// One of its addresses.
-    pub address: IpAddr,
-    /// Its checks in words, joined by `; `, without secrets.
-    pub definition: Arc<str>,
-    /// Up, down or unknown (the real state, whatever an override says).
-    pub state: State,
-    /// Since when it is in that state.
-    pub since: Time,
-    /// Successes in a row.
-    pub successes: u32,
-    /// Failures in a row.
-    pub failures: u32,
-    /// The last checks since it came up, newest in the lowest bit, 1 = success.
-    pub window: u32,
-    /// How many bits of `window` count (0..=20).
-    pub window_len: u32,
-    /// Smoothed latency, milliseconds.
-    pub latency_ms: Option<f64>,
-    /// Mean deviation of the latency, milliseconds.
-    pub deviation_ms: Option<f64>,
-    /// Last connect time, milliseconds.
-    pub connect_ms: Option<f64>,
-    /// Last time to the first byte, milliseconds.
-    pub first_byte_ms: Option<f64>,
-    /// Last whole time, milliseconds.
-    pub total_ms: Option<f64>,
-    /// When the last result came.
-    pub last_check: Option<Time>,
-    /// How it ended.
-    pub last_outcome: Option<Outcome>,
-    /// What went wrong with the last one that failed.
-    pub last_error: Option<Text>,
-    /// The interval it was polled at, milliseconds.
-    pub interval_ms: u64,
-    /// The name of the candidate no longer resolves; the address is kept for `resolve_hold`.
-    pub stale: bool,
-    /// When a look-up last gave this address.
-    pub resolved_at: Option<Time>,
-    /// Place in its family's ranking, 1 = first; `None` = not ranked.
-    pub rank: Option<u32>,
-    /// Whether it is in the answer now.
-    pub chosen: bool,
-    /// Why it is where it is; in words with [`EndpointRecord::words`].
-    pub standing: Recorded,
-    /// Days until its certificate expires, as last found by a `tls` check.
-    pub certificate_days: Option<i64>,
-    /// Results so far, by [`Outcome::ALL`].
-    pub counts: [u64; 7],
-    /// Unknown, but in the stored answer: keeps its place until its own first result.
-    pub keeps_place: bool,
-    /// Went over `max_latency` and has not come back below 0.9 of it.
-    pub over_limit: bool,
-    /// What its check reported last; `Some(None)` = not to be used.
-    pub reported_priority: Option<Option<u32>>,
-    /// Taken out by an override or a drain record: until when and by whom, in words.
-    pub drained: Option<String>,
-    /// Held up by an override.
-    pub forced: bool,
-}
-
-/// A standing, as it was found or as the state file said it. Its words are made where they are wanted: fifty thousand
-/// addresses may be *down since*.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Recorded {
-    /// By this process.
-    Found(rank::Standing),
-    /// In words.
-    Read(String),
-}
-
-impl EndpointRecord {
-    /// Its standing in words (`chosen`, `reserve`, `down since …`).
-    pub fn words(&self) -> Cow<'_, str> {
-        match &self.standing {
-            Recorded::Found(standing) => standing.words(self.since, self.drained.as_deref()),
-            Recorded::Read(words) => Cow::Borrowed(words),
-        }
-    }
-}
-
-/// One family's answer of one name as the state file keeps it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AnswerRecord {
-    /// The configured name.
-    pub name: Arc<str>,
-    /// A or AAAA.
-    pub family: Family,
-    /// What is answered, best first; empty when nothing is.
-    pub addresses: Arc<[IpAddr]>,
-    /// One word for the way it came about: `ranked`, `not-known-yet`, `all-down`, `held`, `panic`,
-    /// `pinned`, `bypass`, `empty`, `no-address`.
-    pub basis: Cow<'static, str>,
-    /// Why, in a sentence.
-    pub reason: Arc<str>,
-    /// Since when.
-    pub since: Time,
-    /// What was last answered while something was fit.
-    pub last_good: Arc<[IpAddr]>,
 }
 
 /// A row of the `override` table.

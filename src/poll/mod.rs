@@ -77,9 +77,9 @@ const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
 /// What the last rows get to reach the disk when the daemon stops.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
-/// When after a start or a reload memory is given back: once what the start alone needed is not needed any more, once the
-/// first round of many checks is over and written, and once what happens for the first time soon after it has happened.
-const TRIM_AFTER: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(15), Duration::from_secs(60)];
+/// When after a start or a reload memory is given back: once the first round of checks is over and what the start alone
+/// needed is not needed any more, and once what happens for the first time soon after it has happened.
+const TRIM_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(60)];
 
 /// READY is reported after this even if a check has not come back.
 const READY_AFTER: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! Numbers that may be unknown, in no more place than those that are known: what an address has of them is there fifty
-//! thousand times.
+//! Numbers that may be unknown, in no more place than those that are known, and texts that are kept once for many: what
+//! an address has of them is there fifty thousand times.
 
 use std::fmt;
 use std::ops::Deref;

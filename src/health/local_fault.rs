@@ -3,8 +3,9 @@
 //! An *episode* begins with a silent failure of an address that was not down and ends with any proof of a
 //! working path. When within an episode every address that counts has failed silently, those of at least two
 //! hosts, the fault is taken to be here. One that is down counts as long as it proved the path a moment ago, by
-//! refusing: if it falls silent with the others, that is their fault, not its own. A second address of the same host is no second witness, and neither
-//! is a second name of the same address: one dead server behind all names must not look like a dead network.
+//! refusing: what silences it together with the others is not what it was down for. A second address of the same
+//! host is no second witness, and neither is a second name of the same address: one dead server behind all names
+//! must not look like a dead network.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;

@@ -299,6 +299,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_wait_in_the_roster_until_there_is_room() {
+        let (mut ledger, mut roster) = begun(IpAddr::from([192, 0, 2, 1]));
+        let mut rows = |room| {
+            let mut batch = Batch::default();
+            ledger.changes(&mut roster, room, &mut batch);
+            batch.endpoints.len()
+        };
+        assert_eq!([0, 1, 1].map(&mut rows), [0, 1, 0]);
+    }
+
+    #[test]
     fn what_is_counted_of_an_address_that_has_no_row_yet_is_said_again() {
         let address = IpAddr::from([192, 0, 2, 1]);
         let (mut ledger, mut roster) = begun(address);

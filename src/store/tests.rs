@@ -171,16 +171,18 @@ pub struct Heard {
     pub overrides: Arc<Mutex<Vec<Vec<Override>>>>,
     pub troubles: Arc<Mutex<Vec<Option<String>>>>,
     pub resends: Arc<Mutex<u32>>,
+    pub completes: Arc<Mutex<u32>>,
 }
 
 impl Heard {
     pub fn hooks(&self) -> Hooks {
-        let (overrides, troubles, resends) = (self.overrides.clone(), self.troubles.clone(), self.resends.clone());
+        let (overrides, troubles) = (self.overrides.clone(), self.troubles.clone());
+        let (resends, completes) = (self.resends.clone(), self.completes.clone());
         Hooks {
             on_overrides: Box::new(move |all, _| overrides.lock().unwrap().push(all)),
             on_trouble: Box::new(move |line| troubles.lock().unwrap().push(line)),
             on_resend: Box::new(move || *resends.lock().unwrap() += 1),
-            on_complete: Box::new(|| {}),
+            on_complete: Box::new(move || *completes.lock().unwrap() += 1),
         }
     }
 

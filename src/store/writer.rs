@@ -63,7 +63,7 @@ pub struct Hooks {
     pub on_trouble: Box<dyn Fn(Option<String>) + Send>,
     /// The file was begun anew or opened after all: a [`Batch`] with `complete` is wanted soon.
     pub on_resend: Box<dyn Fn() + Send>,
-    /// A [`Batch`] with `complete` or another large one is in the file, and what it took to write it is free again.
+    /// A [`Batch`] with `complete` or other large ones are in the file, and what it took to write them is free again.
     pub on_complete: Box<dyn Fn() + Send>,
 }
 

@@ -25,6 +25,10 @@ fn the_writer_says_how_much_it_takes() {
     writer.begin().unwrap();
     assert!(writer.flush(LONG));
     assert_eq!(writer.room(), ROOM, "all is written");
+    until("what that took is given back", || *heard.completes.lock().unwrap() == 1);
+    writer.send(Batch { endpoints: vec![endpoint("n1.example.com", 1)], ..Batch::default() });
+    assert!(writer.flush(LONG) && writer.flush(LONG));
+    assert_eq!(*heard.completes.lock().unwrap(), 1, "a few rows leave nothing to give back");
     assert_eq!(count(&path, "SELECT count(*) FROM endpoint"), ROOM as i64 + 3);
 }
 

@@ -23,7 +23,7 @@ use crate::os::{self, Change, Clock, Logger, Notify, Signals, Watch, privileges,
 use crate::poll::loops::Traffic;
 use crate::poll::resolv_conf::is_own;
 use crate::poll::{Heard, Link, Message, Poller, Publication};
-use crate::serve::counters::{NameTable, Totals};
+use crate::serve::counters::Totals;
 use crate::serve::updates::{Forwarding, Table, Update, UpdateSender};
 use crate::serve::upstream::{Route, ServerCounters, Settings};
 use crate::serve::{self, Limits, Notice, Server};
@@ -66,7 +66,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let signals = Signals::take_over().map_err(|error| Failure::Run(format!("signals cannot be caught: {error}")))?;
     let clock = Clock::new();
     let load = |candidates| store.load(candidates);
-    let (prepared, stored, snapshot) = poll::begin::prepare(config, &os::machine_id(), clock.now(), load, blank);
+    let (prepared, stored, snapshot) =
+        poll::begin::prepare(config, &os::machine_id(), clock.now(), load, |config| blank(config, 0));
     stored.notes.iter().for_each(|note| warn!("{note}"));
     if let Some(pid) = stored.other_writer() {
         let state = prepared.config().server.state.display();
@@ -74,7 +75,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     }
     let inbox = Inbox::new();
     let totals = Arc::new(Totals::default());
-    let tallies = Tallies::new(prepared.config(), &stored, Arc::clone(&totals));
+    let names = Arc::clone(snapshot.counters());
+    let tallies = Tallies::new(prepared.config(), names, &stored, Arc::clone(&totals));
     let store_trouble = store.hindrance().map(str::to_owned);
     let writer = writer(store, prepared.config(), &inbox);
     let (mut poller, answers, servers) = Poller::new(poll::begin::Setup {
@@ -87,7 +89,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         store_trouble,
     });
     let config = poller.config();
-    let first = table(&config, snapshot, answers, &servers, &[], tallies.table());
+    let first = table(&config, snapshot, answers, &servers, &[]);
     let upstreams = Upstreams::default();
     let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Arc::clone(&upstreams) }));
     let notices = inbox.clone();
@@ -225,7 +227,7 @@ fn announced(change: Change) -> Message {
 /// The poller's way to the event loop.
 fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: Logger) -> Link {
     let (beating, collecting) = (sender.clone(), Arc::clone(&shared));
-    let (asking, resting, hearing) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+    let [asking, resting, hearing, counting] = std::array::from_fn(|_| Arc::clone(&shared));
     Link {
         publish: Box::new(move |publication| {
             let update = update(publication, &mut lock(&shared), logger);
@@ -249,6 +251,7 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: 
             let listed = lock(upstreams).clone();
             tallies.heard(&listed)
         }),
+        table: Box::new(move || lock(&counting).tallies.table()),
         asked: Box::new(move |names| lock(&asking).tallies.last_asked(names)),
         rest: Box::new(move |names| lock(&resting).tallies.mark_idle(names)),
     }
@@ -260,9 +263,9 @@ fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Upda
         Publication::Answer { name, answer } => Update::Answer { name, answer },
         Publication::Table { config, answers, servers, looping } => {
             logger.set_level(config.server.log);
-            let names = shared.tallies.configure(&config);
-            let snapshot = blank(&config);
-            let update = Update::Table(Box::new(table(&config, snapshot, answers, &servers, &looping, names)));
+            let snapshot = blank(&config, shared.tallies.table().generation + 1);
+            shared.tallies.configure(&config, Arc::clone(snapshot.counters()));
+            let update = Update::Table(Box::new(table(&config, snapshot, answers, &servers, &looping)));
             shared.config = config;
             update
         }
@@ -275,8 +278,8 @@ fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Upda
     }
 }
 
-/// The names and suffixes of a configuration, with no answers yet.
-fn blank(config: &Config) -> Snapshot {
+/// The names and suffixes of a configuration, with no answers yet. `generation`: tables there were before.
+fn blank(config: &Config, generation: u64) -> Snapshot {
     let settings = config.names.iter().map(|name| NameSettings {
         name: name.name.clone(),
         ttl: name.ttl,
@@ -287,7 +290,7 @@ fn blank(config: &Config) -> Snapshot {
         },
     });
     let suffixes: Vec<HostName> = config.upstream.routes.iter().map(|route| route.suffix.clone()).collect();
-    Snapshot::new(settings.collect(), &suffixes)
+    Snapshot::new(generation, settings.collect(), &suffixes)
 }
 
 /// Everything that a configuration means to the event loop.
@@ -297,13 +300,12 @@ fn table(
     answers: Vec<NameAnswer>,
     servers: &[SocketAddr],
     looping: &[SocketAddr],
-    names: Arc<NameTable>,
 ) -> Table {
     for (name, answer) in (0..).zip(answers) {
         snapshot.set(name, answer);
     }
     let limits = Limits { tcp_connections: config.server.tcp_connections, tcp_idle: config.server.tcp_idle };
-    Table { snapshot, names, forwarding: forwarding(config, servers, looping), limits }
+    Table { snapshot, forwarding: forwarding(config, servers, looping), limits }
 }
 
 /// Whom to ask for what is not configured: the general servers, then the routes in the configuration's order.

@@ -23,7 +23,7 @@ use fixtures::forwarding::Forwarding as Forwarded;
 use fixtures::framing::Framing;
 use fixtures::names::{A, AAAA, Asking, HTTPS, Names, configured_name, query, table};
 use har::os::{Clock, Notify, Signals, sockets};
-use har::serve::counters::{NameTable, Totals};
+use har::serve::counters::Totals;
 use har::serve::upstream::{Route, Settings};
 use har::serve::{Forwarding, Limits, Server, Setup, Table, Update, UpdateSender};
 
@@ -204,7 +204,6 @@ impl Served {
             listeners: vec![listener],
             table: Table {
                 snapshot: table(NAMES, Asking::Plain),
-                names: Arc::new(NameTable::new(1, NAMES)),
                 forwarding: Forwarding { settings, source: None },
                 limits: Limits { tcp_connections: 8, tcp_idle: PATIENCE },
             },

@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 
 use crate::config::{Config, Name};
 use crate::dns::answer::{Kind, QueryKind};
+use crate::dns::lines::NameTable;
 use crate::health::Time;
 use crate::os;
 use crate::poll::pace::Extent;
-use crate::serve::counters::{NameTable, Totals};
+use crate::serve::counters::Totals;
 use crate::serve::upstream::{Books, ServerCounters};
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
 
@@ -58,8 +59,8 @@ struct Shown {
 }
 
 impl Tallies {
-    /// Continues what the state file holds.
-    pub fn new(config: &Config, stored: &Stored, totals: Arc<Totals>) -> Tallies {
+    /// Continues what the state file holds; `table` is the first one.
+    pub fn new(config: &Config, table: Arc<NameTable>, stored: &Stored, totals: Arc<Totals>) -> Tallies {
         Tallies {
             totals,
             totals_before: stored.counters.iter().cloned().collect(),
@@ -69,7 +70,7 @@ impl Tallies {
                 .filter(|(_, counters)| *counters != NameCounters::default())
                 .map(|(row, counters)| (Arc::clone(&row.name), counters.clone()))
                 .collect(),
-            current: Shown::new(config, 0, &[]),
+            current: Shown::new(config, table, &[]),
             replaced: Vec::new(),
             handed: Vec::new(),
             upstreams_before: stored
@@ -83,7 +84,7 @@ impl Tallies {
         }
     }
 
-    /// The table that the loop counts into.
+    /// The newest table that the loop counts into, or is about to.
     pub fn table(&self) -> Arc<NameTable> {
         Arc::clone(&self.current.table)
     }
@@ -102,16 +103,15 @@ impl Tallies {
     /// Marks names that rest: the loop tells of the next query for each, once.
     pub fn mark_idle(&self, names: &[usize]) {
         for name in names.iter().filter_map(|&index| self.current.table.name(index as u32)) {
-            name.idle.store(true, Ordering::Relaxed);
+            name.set_idle();
         }
     }
 
-    /// A new table for a new configuration.
-    pub fn configure(&mut self, config: &Config) -> Arc<NameTable> {
-        let next = Shown::new(config, self.current.table.generation + 1, &self.current.names);
+    /// The table of a new configuration.
+    pub fn configure(&mut self, config: &Config, table: Arc<NameTable>) {
+        let next = Shown::new(config, table, &self.current.names);
         self.replaced.push(std::mem::replace(&mut self.current, next));
         self.handed.clear();
-        self.table()
     }
 
     /// Adds what changed to a batch, of the names if they are asked for. `true` when an upstream beyond loopback answered since the last call.
@@ -259,13 +259,13 @@ fn upstream_row((address, route): &(SocketAddr, String), counters: &ServerCounte
 
 impl Shown {
     /// The names of a configuration; those that are in their old places stay where they are in memory.
-    fn new(config: &Config, generation: u64, old: &[Arc<str>]) -> Shown {
+    fn new(config: &Config, table: Arc<NameTable>, old: &[Arc<str>]) -> Shown {
         let shown = |(index, name): (usize, &Name)| {
             let name = name.name.to_string();
             old.get(index).filter(|old| ***old == *name).map_or_else(|| name.as_str().into(), Arc::clone)
         };
         let names: Vec<Arc<str>> = config.names.iter().enumerate().map(shown).collect();
-        Shown { table: Arc::new(NameTable::new(generation, names.len())), names, places: OnceCell::new() }
+        Shown { table, names, places: OnceCell::new() }
     }
 
     /// Where a name is that has the place `index` in another table.
@@ -286,7 +286,7 @@ impl Shown {
                 answers[column as usize] += name.answers(kind);
             }
         }
-        answers[AnswerKind::Forwarded as usize] = name.forwarded.get();
+        answers[AnswerKind::Forwarded as usize] = name.forwarded();
         NameCounters { queries: QueryKind::ALL.map(|kind| name.queries(kind)), answers }
     }
 }
@@ -377,7 +377,7 @@ mod tests {
             servfail: 5,
             rtt_ms: None,
         });
-        let mut tallies = Tallies::new(&config, &stored, Arc::new(Totals::default()));
+        let mut tallies = Tallies::new(&config, Arc::new(NameTable::new(0, 1)), &stored, Arc::new(Totals::default()));
         let mut collect = |upstreams: &[(SocketAddr, Arc<ServerCounters>)], complete| {
             let mut batch = Batch { complete, ..Batch::default() };
             tallies.collect(upstreams, &config, Extent::Names, &mut batch);

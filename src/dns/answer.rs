@@ -5,7 +5,8 @@
 //! SOA (RFC 2308), doubtful ones an extended error (RFC 8914). Nothing here depends on how many names there are,
 //! and nothing is allocated once the buffer has grown to a reply's size.
 
-use super::snapshot::{A_RECORD, AAAA_RECORD, Entry, OtherTypes, Snapshot, State, write_record};
+use super::lines::{Family, Line, State};
+use super::snapshot::{OtherTypes, Snapshot, address_record, write_record};
 use super::table::Folded;
 use super::wire::{self, CLASS_IN, DropReason, MAX_MESSAGE, Query, Reject, Reply, ede, rcode, rtype};
 
@@ -214,33 +215,38 @@ pub fn answer_query(
         return Verdict::Reply { asked: None, kind: Kind::Special };
     }
     let Some(index) = snapshot.find(&name) else { return forward(None, false) };
-    let Some(entry) = snapshot.entry(index) else { return forward(None, false) };
+    let Some(line) = snapshot.line(index) else { return forward(None, false) };
     let asked = Asked { name: index, kind: QueryKind::of(query.qtype) };
-    if entry.bypass {
+    if line.is_bypassed() {
         return forward(Some(asked), false);
     }
-    let (family, kind, record) = match asked.kind {
-        QueryKind::A => (&entry.v4, Kind::A, A_RECORD),
-        QueryKind::Aaaa => (&entry.v6, Kind::Aaaa, AAAA_RECORD),
+    let (family, kind) = match asked.kind {
+        QueryKind::A => (Family::V4, Kind::A),
+        QueryKind::Aaaa => (Family::V6, Kind::Aaaa),
         QueryKind::Other => {
-            if is_forwarded(entry, query.qtype) {
+            if is_forwarded(line, query.qtype) {
                 return forward(Some(asked), true);
             }
-            write_empty(query, entry.ttl, out);
+            write_empty(query, line.ttl(), out);
             return Verdict::Reply { asked: Some(asked), kind: Kind::Empty };
         }
     };
-    if family.waiting && waiting == Waiting::Allowed {
+    let standing = line.standing(family);
+    if standing.waiting && waiting == Waiting::Allowed {
         return Verdict::Wait { asked };
     }
-    let kind = match &family.state {
-        State::Addresses { turns, stale } => {
-            let records = family.take_turn(turns);
-            write_addresses(query, records, record, *stale, transport, out);
-            if *stale { Kind::Stale } else { kind }
+    let kind = match standing.state {
+        State::One | State::More => {
+            let (one, length) = address_record(line, family);
+            let records = match standing.state {
+                State::More => snapshot.take_turn(index, family, line),
+                _ => one.get(..length).unwrap_or(&one),
+            };
+            write_addresses(query, records, length, standing.stale, transport, out);
+            if standing.stale { Kind::Stale } else { kind }
         }
         State::Empty => {
-            write_empty(query, entry.ttl, out);
+            write_empty(query, line.ttl(), out);
             Kind::Empty
         }
         State::AllDown => {
@@ -257,8 +263,8 @@ pub fn answer_query(
 }
 
 /// Whether a type other than A and AAAA of a configured name goes upstream.
-fn is_forwarded(entry: &Entry, qtype: u16) -> bool {
-    match entry.other_types {
+fn is_forwarded(line: &Line, qtype: u16) -> bool {
+    match line.other_types() {
         OtherTypes::Forward => true,
         OtherTypes::NoHints => !matches!(qtype, rtype::HTTPS | rtype::SVCB | rtype::ANY),
         OtherTypes::NoData => false,

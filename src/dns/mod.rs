@@ -5,11 +5,12 @@
 //! sockets; a test reads these sources and fails on a breach.
 //!
 //! [`name`] and [`wire`] read and write messages, [`table`] finds names, [`snapshot`] holds the configured ones
-//! compiled to ready-to-send answers, [`answer`] decides what becomes of a query, [`inflight`] is the forwarder's core,
+//! compiled to ready-to-send answers, [`lines`] what most queries need of a name, [`answer`] decides what becomes of a query, [`inflight`] is the forwarder's core,
 //! [`stream`] is one DNS-over-TCP connection.
 
 pub mod answer;
 pub mod inflight;
+pub mod lines;
 pub mod name;
 pub mod snapshot;
 pub mod stream;

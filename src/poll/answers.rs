@@ -37,7 +37,7 @@ impl Poller {
                 turns: turns
                     .iter()
                     .map(|addresses| Turn {
-                        given: tally.watch(decision.name, addresses),
+                        given: tally.watch(decision.name, addresses, *stale),
                         addresses: addresses.to_vec(),
                     })
                     .collect(),

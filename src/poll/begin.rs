@@ -19,6 +19,7 @@ use super::refit::{self, Known, Searches};
 use super::tally::Tally;
 use super::{Certificates, Heard, Link, Message, Poller};
 use crate::config::Config;
+use crate::dns::lines::NameTable;
 use crate::dns::snapshot::NameAnswer;
 use crate::health::Time;
 use crate::health::compact::Common;
@@ -165,6 +166,7 @@ fn deaf() -> Link {
         watch_files: Box::new(|_| false),
         collect: Box::new(|_, _| Heard::default()),
         heard: Box::new(|| false),
+        table: Box::new(|| Arc::new(NameTable::new(0, 0))),
         asked: Box::new(|_| Vec::new()),
         rest: Box::new(|_| {}),
     }

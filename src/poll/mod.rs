@@ -44,6 +44,7 @@ use log::{Level, info, log, warn};
 use crate::config::Config;
 use crate::config::values::in_names;
 use crate::dns::HostName;
+use crate::dns::lines::NameTable;
 use crate::dns::snapshot::NameAnswer;
 use crate::health::compact::Common;
 use crate::health::roster::Roster;
@@ -185,6 +186,8 @@ pub struct Link {
     pub collect: Box<Collect>,
     /// Whether an upstream beyond loopback answered since this or `collect` was last called.
     pub heard: Box<dyn FnMut() -> bool + Send>,
+    /// The answers and counters of the names of the configuration last published.
+    pub table: Box<dyn Fn() -> Arc<NameTable> + Send>,
     /// When each of these names (indices in the configuration last published) was last asked for in this process.
     pub asked: Box<LastAsked>,
     /// These names rest: the next query for one comes back at once as [`Message::Asked`].
@@ -458,7 +461,7 @@ impl Poller {
         let given = match extent {
             Extent::Names => {
                 self.name_rounds.done(batch.name_counters.len(), now);
-                self.tally.collect()
+                self.tally.collect(&(self.link.table)())
             }
             Extent::Totals => Vec::new(),
         };

@@ -56,9 +56,10 @@ impl Poller {
         self.writer.set_history(self.config.server.history);
         self.ledger.configure(&self.config, &self.roster);
         self.roster.tick(now);
+        self.tables += 1;
+        self.tally.begin_table(self.tables);
         let answers = self.all_answers(now);
         let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
-        self.tables += 1;
         (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });
         self.test_loops(now);
         let words = format!("the configuration was loaded again: {}", in_names(self.config.names.len()));

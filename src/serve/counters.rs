@@ -1,35 +1,14 @@
 //! What the event loop counts, for any thread to read while it runs: relaxed atomics, never locked.
 //!
-//! [`Totals`] live as long as the process. A [`NameTable`] belongs to one configuration: a reload brings a new
-//! one, and whoever made the old one keeps it for its last values. A stranger's packet is counted here and
-//! never logged.
+//! [`Totals`] live as long as the process; what is counted of a name stands beside its answer, in
+//! [`NameTable`](crate::dns::lines::NameTable). A stranger's packet is counted here and never logged.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::upstream::Books;
-use crate::dns::answer::{Asked, Kind, QueryKind};
+use crate::dns::answer::Kind;
+use crate::dns::lines::Count;
 use crate::dns::wire::DropReason;
-
-/// A number that only its owner adds to and everybody reads.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// One more.
-    pub fn add(&self) {
-        // One thread adds, so that two plain instructions do what would otherwise take a locked one.
-        self.set(self.get() + 1);
-    }
-
-    /// The value now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-}
 
 /// Counters of the whole server.
 #[derive(Debug, Default)]
@@ -125,98 +104,5 @@ impl Totals {
             DropReason::TooShort => self.dropped_short.add(),
             DropReason::Response => self.dropped_response.add(),
         }
-    }
-}
-
-/// Counters of the names of one configuration, by the index they have in its snapshot.
-#[derive(Debug)]
-pub struct NameTable {
-    /// Tells the tables of successive configurations apart, in [`super::Notice::Asked`].
-    pub generation: u64,
-    names: Box<[NameCounters]>,
-}
-
-impl NameTable {
-    /// A table for `names` names.
-    pub fn new(generation: u64, names: usize) -> NameTable {
-        NameTable { generation, names: (0..names).map(|_| NameCounters::default()).collect() }
-    }
-
-    /// The counters of one name.
-    pub fn name(&self, index: u32) -> Option<&NameCounters> {
-        self.names.get(index as usize)
-    }
-}
-
-/// Kinds of replies that a configured name gets: the first of [`Kind::ALL`].
-const KINDS_OF_A_NAME: usize = 6;
-
-/// Counters of one name. In this order and at this alignment a query that is answered with addresses writes to one cache
-/// line: among 10,000 names that is what counting costs.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct NameCounters {
-    /// Set by the poller when it lets the name rest, cleared by the loop with the query that ends the rest.
-    pub idle: AtomicBool,
-    asked_ms: AtomicU64,
-    queries: [Count; QueryKind::ALL.len()],
-    answers: [Count; KINDS_OF_A_NAME],
-    /// Queries forwarded, whatever their type.
-    pub forwarded: Count,
-}
-
-impl NameCounters {
-    /// Queries of one type.
-    pub fn queries(&self, kind: QueryKind) -> u64 {
-        self.queries.get(kind as usize).map_or(0, Count::get)
-    }
-
-    /// Replies of one kind that har gave itself.
-    pub fn answers(&self, kind: Kind) -> u64 {
-        self.answers.get(kind as usize).map_or(0, Count::get)
-    }
-
-    /// When it was last asked for, milliseconds of [`crate::os::Clock`]; 0 = never.
-    pub fn asked_ms(&self) -> u64 {
-        self.asked_ms.load(Ordering::Relaxed)
-    }
-
-    /// Counts a query; `true` when it ended the name's idleness.
-    pub(super) fn count_query(&self, asked: Asked, now_ms: u64) -> bool {
-        if let Some(count) = self.queries.get(asked.kind as usize) {
-            count.add();
-        }
-        self.asked_ms.store(now_ms, Ordering::Relaxed);
-        // The load spares busy names the locked instruction.
-        self.idle.load(Ordering::Relaxed) && self.idle.swap(false, Ordering::Relaxed)
-    }
-
-    pub(super) fn count_answer(&self, kind: Kind) {
-        if let Some(count) = self.answers.get(kind as usize) {
-            count.add();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::mem::offset_of;
-
-    use super::*;
-
-    #[test]
-    fn a_query_with_an_answer_is_counted_in_one_cache_line() {
-        let end = offset_of!(NameCounters, answers) + size_of::<Count>() * (Kind::Stale as usize + 1);
-        assert!(end <= 64 && align_of::<NameCounters>() == 64, "{end}");
-        assert!(size_of::<NameCounters>() <= 128, "{}", size_of::<NameCounters>());
-    }
-
-    #[test]
-    fn each_kind_of_a_name_has_its_place() {
-        let name = NameCounters::default();
-        for (times, kind) in (1..).zip(Kind::ALL) {
-            (0..times).for_each(|_| name.count_answer(kind));
-        }
-        assert_eq!(Kind::ALL.map(|kind| name.answers(kind)), [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0]);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Notice;
-use super::counters::{NameTable, Totals};
+use super::counters::Totals;
 use super::upstream::{Client, Forwarder};
 use crate::dns::HostName;
 use crate::dns::answer::{self, Asked, Transport, Verdict, Waiting};
@@ -26,7 +26,6 @@ const MAX_PROBES: usize = 64;
 /// Where queries are decided.
 pub(super) struct Desk {
     pub snapshot: Snapshot,
-    pub names: Arc<NameTable>,
     pub totals: Arc<Totals>,
     pub forwarder: Forwarder,
     pub notices: Box<dyn Fn(Notice) + Send>,
@@ -43,7 +42,7 @@ pub(super) struct Desk {
 struct Parked {
     client: Client,
     message: Vec<u8>,
-    name: u32,
+    asked: Asked,
     until: Instant,
 }
 
@@ -69,7 +68,6 @@ impl Desk {
     ) -> Desk {
         Desk {
             snapshot: table.snapshot,
-            names: table.names,
             totals,
             forwarder,
             notices,
@@ -83,24 +81,12 @@ impl Desk {
 
     /// Has what a batch of messages will read brought near, [`Snapshot::foresee`]. `N` is what a batch holds at most.
     pub fn foresee<'a, const N: usize>(&self, messages: impl Iterator<Item = &'a [u8]>) {
-        let mut ahead: [Option<(Glance, u32)>; N] = [None; N];
-        let mut looked_at = 0;
+        let mut ahead: [Option<Glance>; N] = [None; N];
         for (place, message) in ahead.iter_mut().zip(messages) {
-            *place = self.snapshot.foresee(message, memory::fetch).map(|glance| (glance, 0));
-            looked_at += 1;
+            *place = self.snapshot.foresee(message, memory::fetch);
         }
-        for place in &mut ahead[..looked_at] {
-            let Some((glance, name)) = place else { continue };
-            match self.snapshot.foresee_answer(*glance, memory::fetch) {
-                Some(found) => *name = found,
-                None => *place = None,
-            }
-        }
-        for (glance, name) in ahead[..looked_at].iter().flatten() {
-            self.snapshot.foresee_count(*name, *glance, memory::fetch);
-            if let Some(counters) = self.names.name(*name) {
-                memory::fetch((&raw const *counters).cast());
-            }
+        for glance in ahead.into_iter().flatten() {
+            self.snapshot.foresee_line(glance, memory::fetch);
         }
     }
 
@@ -112,7 +98,7 @@ impl Desk {
         }
     }
 
-    /// `Err` when it is to be parked. `first`: it has not been counted yet.
+    /// `Err` when it is to be parked. `first`: it was not parked before.
     fn decide(
         &mut self,
         client: Client,
@@ -145,13 +131,15 @@ impl Desk {
         | Verdict::Wait { asked } = verdict
             && first
         {
-            self.count_query(asked, now);
+            self.note_asked(asked, now);
         }
         match verdict {
             Verdict::Reply { asked, kind } => {
                 self.totals.count_answer(kind);
-                if let Some(counters) = asked.and_then(|asked| self.names.name(asked.name)) {
-                    counters.count_answer(kind);
+                if let Some(asked) = asked
+                    && let Some(name) = self.snapshot.counters().name(asked.name)
+                {
+                    name.count_reply(asked.kind, kind);
                 }
                 Ok(Taken::Reply)
             }
@@ -163,8 +151,10 @@ impl Desk {
             Verdict::Forward { asked, route, exists } => {
                 let Ok(query) = &query else { return Ok(Taken::Nothing) };
                 self.totals.forwarded.add();
-                if let Some(counters) = asked.and_then(|asked| self.names.name(asked.name)) {
-                    counters.forwarded.add();
+                if let Some(asked) = asked
+                    && let Some(name) = self.snapshot.counters().name(asked.name)
+                {
+                    name.count_forwarded(asked.kind);
                 }
                 self.forwarder.submit(client, query, route, exists, now);
                 Ok(Taken::Later)
@@ -172,13 +162,21 @@ impl Desk {
         }
     }
 
-    fn count_query(&mut self, asked: Asked, now: Instant) {
-        let Some(counters) = self.names.name(asked.name) else { return };
+    fn note_asked(&mut self, asked: Asked, now: Instant) {
+        let names = self.snapshot.counters();
+        let Some(name) = names.name(asked.name) else { return };
         if self.converted.0 != now {
             self.converted = (now, self.clock.at(now).0);
         }
-        if counters.count_query(asked, self.converted.1) {
-            (self.notices)(Notice::Asked { generation: self.names.generation, name: asked.name });
+        if name.note_asked(self.converted.1) {
+            (self.notices)(Notice::Asked { generation: names.generation, name: asked.name });
+        }
+    }
+
+    /// A parked query, or one that would have been, gets no reply of its own.
+    fn count_unanswered(&self, asked: Asked) {
+        if let Some(name) = self.snapshot.counters().name(asked.name) {
+            name.count_unanswered(asked.kind);
         }
     }
 
@@ -197,11 +195,12 @@ impl Desk {
         let is_udp = matches!(client, Client::Udp { .. });
         // A retransmission: the first one's reply is for both.
         if is_udp && self.parked.iter().any(|parked| parked.client == client && parked.message == message) {
+            self.count_unanswered(asked);
             return Taken::Nothing;
         }
         self.totals.parked.add();
         let until = now + PARK_FOR;
-        self.parked.push_back(Parked { client, message: message.into(), name: asked.name, until });
+        self.parked.push_back(Parked { client, message: message.into(), asked, until });
         Taken::Later
     }
 
@@ -227,7 +226,7 @@ impl Desk {
                 self.totals.parked_shed.add();
             }
             let over = shed || parked.until <= now;
-            if !over && !changed(parked.name) {
+            if !over && !changed(parked.asked.name) {
                 self.parked.push_back(parked);
                 continue;
             }
@@ -238,7 +237,7 @@ impl Desk {
                 Ok(Taken::Later) => {}
                 Err(asked) => {
                     // A new table may have given the name another index.
-                    parked.name = asked.name;
+                    parked.asked = asked;
                     self.parked.push_back(parked);
                 }
             }
@@ -253,7 +252,12 @@ impl Desk {
     /// A connection is gone: what it asked is dropped.
     pub fn forget(&mut self, connection: u64) {
         self.forwarder.forget(connection);
-        self.parked.retain(|parked| parked.client != Client::Tcp { connection });
+        let gone = Client::Tcp { connection };
+        self.parked
+            .iter()
+            .filter(|parked| parked.client == gone)
+            .for_each(|parked| self.count_unanswered(parked.asked));
+        self.parked.retain(|parked| parked.client != gone);
     }
 
     /// Queries that clients still wait for.

@@ -81,7 +81,7 @@ pub enum Notice {
     Stopping,
     /// A name marked idle was asked for; the mark is gone.
     Asked {
-        /// [`counters::NameTable::generation`].
+        /// [`NameTable::generation`](crate::dns::lines::NameTable::generation).
         generation: u64,
         /// Its index there.
         name: u32,
@@ -275,9 +275,8 @@ impl Server {
         let changed: HashSet<u32> = pending.answers.keys().copied().collect();
         let new_table = pending.table.is_some();
         if let Some(table) = pending.table {
-            let Table { snapshot, names, forwarding, limits } = *table;
+            let Table { snapshot, forwarding, limits } = *table;
             self.desk.snapshot = snapshot;
-            self.desk.names = names;
             self.connections.set_limits(limits);
             self.set_forwarding(&forwarding, now);
         }

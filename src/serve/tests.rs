@@ -1,8 +1,8 @@
 //! The loop over real sockets on loopback. Waits are for conditions, each with a deadline.
 
 use super::*;
+use crate::dns::lines::NameTable;
 use crate::dns::snapshot::{FamilyAnswer, NameAnswer, NameSettings, OtherTypes, Snapshot, Turn};
-use counters::NameTable;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket as StdUdp};
 use std::os::linux::net::SocketAddrExt;
@@ -35,13 +35,13 @@ fn known(last: u8) -> NameAnswer {
 
 fn table(upstream: SocketAddr, limits: Limits, generation: u64) -> Table {
     let settings = |name: &str| NameSettings { name: name.parse().unwrap(), ttl: 1, other_types: OtherTypes::NoData };
-    let mut snapshot = Snapshot::new(vec![settings(KNOWN), settings(COLD)], &[]);
+    let mut snapshot = Snapshot::new(generation, vec![settings(KNOWN), settings(COLD)], &[]);
     snapshot.set(0, known(1));
     let routes = vec![upstream::Route { servers: vec![upstream], fastest: false }];
     let settings =
         upstream::Settings { routes, timeout: Duration::from_secs(4), max_forwards: 64, looping: Vec::new() };
     let forwarding = Forwarding { settings, source: None };
-    Table { snapshot, names: Arc::new(NameTable::new(generation, 2)), forwarding, limits }
+    Table { snapshot, forwarding, limits }
 }
 
 fn start_with(connections: usize, notify: Notify) -> Running {
@@ -53,7 +53,7 @@ fn start_with(connections: usize, notify: Notify) -> Running {
     let address = listener.address;
     let (signals, reload, stop) = Signals::scripted();
     let (sender, notices) = channel();
-    let (totals, names) = (Arc::new(Totals::default()), Arc::clone(&table.names));
+    let (totals, names) = (Arc::new(Totals::default()), Arc::clone(table.snapshot.counters()));
     let setup = Setup {
         listeners: vec![listener],
         table,
@@ -182,7 +182,7 @@ fn datagrams_are_answered_and_counted_among_garbage() {
 #[test]
 fn a_query_ends_idleness_once() {
     let server = start();
-    server.names.name(0).unwrap().idle.store(true, std::sync::atomic::Ordering::Relaxed);
+    server.names.name(0).unwrap().set_idle();
     let socket = server.udp();
     for round in 0..2 {
         socket.send(&query(round, KNOWN)).unwrap();

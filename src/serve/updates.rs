@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use super::counters::NameTable;
 use super::{Limits, upstream};
 use crate::dns::HostName;
 use crate::dns::snapshot::{NameAnswer, Snapshot};
@@ -60,8 +59,6 @@ pub enum Update {
 pub struct Table {
     /// The names and what is answered for them now.
     pub snapshot: Snapshot,
-    /// Their counters.
-    pub names: Arc<NameTable>,
     /// The upstream servers.
     pub forwarding: Forwarding,
     /// Bounds of TCP.
@@ -203,8 +200,7 @@ mod tests {
             looping: Vec::new(),
         };
         Update::Table(Box::new(Table {
-            snapshot: Snapshot::new(Vec::new(), &[]),
-            names: Arc::new(NameTable::new(2, 0)),
+            snapshot: Snapshot::new(2, Vec::new(), &[]),
             forwarding: Forwarding { settings, source: None },
             limits: Limits { tcp_connections: 1, tcp_idle: std::time::Duration::from_secs(1) },
         }))

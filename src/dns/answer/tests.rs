@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
 use super::super::HostName;
-use super::super::snapshot::{FamilyAnswer, NameAnswer, NameSettings, Turn};
+use super::super::snapshot::{FamilyAnswer, Given, NameAnswer, NameSettings, Turn};
 use super::super::wire::tests::{Ask, ask, check_echo, corpus, describe, hostile, opt};
 use super::*;
 
@@ -52,7 +51,7 @@ fn snapshot() -> Snapshot {
     ];
     let names = rows.iter().map(|(name, _, _, other)| settings(name, 5, *other)).collect();
     let routes: [HostName; 2] = ["corp.example".parse().unwrap(), "apps.example".parse().unwrap()];
-    let mut snapshot = Snapshot::new(names, &routes);
+    let mut snapshot = Snapshot::new(0, names, &routes);
     for (index, (name, v4, v6, _)) in (0..).zip(rows) {
         if name != "fresh.example" {
             snapshot.set(index, NameAnswer { v4, v6, bypass: name == "bypass.example" });
@@ -216,7 +215,7 @@ fn long_answers_are_cut_by_whole_records() {
 
 #[test]
 fn an_answer_longer_than_a_message_is_cut_over_tcp_too() {
-    let mut snapshot = Snapshot::new(vec![settings("a", 1, OtherTypes::Forward)], &[]);
+    let mut snapshot = Snapshot::new(0, vec![settings("a", 1, OtherTypes::Forward)], &[]);
     let addresses = (0..5000u32).map(|n| IpAddr::from(n.to_be_bytes())).collect();
     let turns = vec![Turn { addresses, given: Arc::default() }];
     let v4 = FamilyAnswer::Addresses { turns, stale: false };
@@ -228,7 +227,7 @@ fn an_answer_longer_than_a_message_is_cut_over_tcp_too() {
 
 #[test]
 fn turns_rotate_and_are_counted() {
-    let given: [Arc<AtomicU64>; 3] = Default::default();
+    let given: [Arc<Given>; 3] = Default::default();
     let answer_of = |last: u8| {
         let turns = given.iter().zip(1..).map(|(given, n)| Turn {
             addresses: vec![IpAddr::from([192, 0, last, n]), IpAddr::from([192, 0, last, n + 10])],
@@ -237,7 +236,7 @@ fn turns_rotate_and_are_counted() {
         let v4 = FamilyAnswer::Addresses { turns: turns.collect(), stale: false };
         NameAnswer { v4, v6: FamilyAnswer::Empty, bypass: false }
     };
-    let mut snapshot = Snapshot::new(vec![settings("a", 1, OtherTypes::Forward)], &[]);
+    let mut snapshot = Snapshot::new(0, vec![settings("a", 1, OtherTypes::Forward)], &[]);
     snapshot.set(0, answer_of(2));
     let first = |snapshot: &Snapshot| {
         let line = outcome(snapshot, &ask("a", 1).bytes(), Transport::Udp, Waiting::Allowed);
@@ -246,6 +245,8 @@ fn turns_rotate_and_are_counted() {
     for n in [1, 2, 3, 1] {
         assert_eq!(first(&snapshot), format!("A 192.0.2.{n} 1"));
     }
+    let count = || given.clone().map(|given| given.count(None));
+    assert_eq!(count(), [Some(2), Some(1), Some(1)]);
     // A new answer takes the turn up where the old one left it.
     snapshot.set(0, answer_of(3));
     assert_eq!(first(&snapshot), "A 192.0.3.2 1");
@@ -254,7 +255,7 @@ fn turns_rotate_and_are_counted() {
         outcome(&snapshot, &ask("a", qtype).bytes(), Transport::Udp, Waiting::Allowed);
     }
     assert_eq!(first(&snapshot), "A 192.0.3.3 1");
-    assert_eq!(given.map(|given| given.load(Ordering::Relaxed)), [2, 2, 2]);
+    assert_eq!(count(), [Some(0), Some(1), Some(1)], "of this answer");
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn fold(text: &str) -> Folded {
 
 #[test]
 fn exact_before_wildcard_and_longer_before_shorter() {
-    let snapshot = Snapshot::new(names(&["*.example", "api.example", "*.apps.example", "x.y.apps.example"]), &[]);
+    let snapshot = Snapshot::new(0, names(&["*.example", "api.example", "*.apps.example", "x.y.apps.example"]), &[]);
     for (name, found) in [
         ("API.example", Some(1)),
         ("other.example", Some(0)),
@@ -41,7 +41,7 @@ fn exact_before_wildcard_and_longer_before_shorter() {
 
 #[test]
 fn a_wildcard_below_the_root_stands_for_every_name() {
-    let snapshot = Snapshot::new(names(&["*"]), &[]);
+    let snapshot = Snapshot::new(0, names(&["*"]), &[]);
     assert_eq!(snapshot.find(&fold("a.b")), Some(0));
     assert_eq!(snapshot.find(&fold("")), None);
 }
@@ -49,7 +49,7 @@ fn a_wildcard_below_the_root_stands_for_every_name() {
 #[test]
 fn routes_by_longest_suffix() {
     let routes = ["corp.example", "lab.corp.example", "test"].map(|text| text.parse().unwrap());
-    let snapshot = Snapshot::new(Vec::new(), &routes);
+    let snapshot = Snapshot::new(0, Vec::new(), &routes);
     for (name, route) in [
         ("corp.example", 1),
         ("www.CORP.example", 1),
@@ -66,30 +66,44 @@ fn routes_by_longest_suffix() {
 
 #[test]
 fn what_does_not_fit_a_family_is_left_out() {
-    let mut snapshot = Snapshot::new(names(&["a"]), &[]);
+    let mut snapshot = Snapshot::new(0, names(&["a"]), &[]);
     let turn = |texts: &[&str]| Turn {
         addresses: texts.iter().map(|text| text.parse().unwrap()).collect(),
         given: Arc::default(),
     };
-    let mixed =
-        FamilyAnswer::Addresses { turns: vec![turn(&["::1", "192.0.2.1"]), turn(&["::2"]), turn(&[])], stale: false };
+    let mixed = FamilyAnswer::Addresses {
+        turns: vec![turn(&["::1", "192.0.2.1"]), turn(&["::2"]), turn(&["192.0.2.2"])],
+        stale: false,
+    };
     let nothing = FamilyAnswer::Addresses { turns: vec![turn(&["192.0.2.1"])], stale: true };
     snapshot.set(0, NameAnswer { v4: mixed, v6: nothing, bypass: false });
     snapshot.set(9, NameAnswer { v4: FamilyAnswer::Empty, v6: FamilyAnswer::Empty, bypass: true });
-    let entry = snapshot.entry(0).unwrap();
-    let State::Addresses { turns, stale: false } = &entry.v4.state else { panic!("{entry:?}") };
-    let Turns::One(only) = turns else { panic!("{turns:?}") };
-    assert_eq!(only.records.as_bytes(), b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x04\xc0\0\x02\x01");
-    assert!(matches!(entry.v6.state, State::Empty));
+    let line = snapshot.line(0).unwrap();
+    assert_eq!(line.standing(Family::V4), Standing { state: State::More, waiting: false, stale: false });
+    assert_eq!(line.standing(Family::V6), Standing { state: State::Empty, waiting: false, stale: false });
+    assert_eq!(snapshot.take_turn(0, Family::V4, line), b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x04\xc0\0\x02\x01");
+    assert_eq!(snapshot.take_turn(0, Family::V4, line)[12..], [192, 0, 2, 2]);
 }
 
 #[test]
-fn an_entry_stays_small() {
-    // 10,000 names are to cost little: what a query touches is at most two cache lines.
-    assert!(size_of::<Entry>() <= 128, "{}", size_of::<Entry>());
-    // Of a query for A one.
-    let end = std::mem::offset_of!(Entry, v4) + size_of::<Family>();
-    assert!(end <= 64, "{end}");
+fn one_address_stands_in_the_line_of_its_name() {
+    let mut snapshot = Snapshot::new(0, names(&["a"]), &[]);
+    let one = |text: &str, stale| FamilyAnswer::Addresses {
+        turns: vec![Turn { addresses: vec![text.parse().unwrap()], given: Arc::default() }],
+        stale,
+    };
+    snapshot.set(0, NameAnswer { v4: one("192.0.2.1", false), v6: one("2001:db8::1", true), bypass: false });
+    let line = snapshot.line(0).unwrap();
+    assert_eq!(line.standing(Family::V6), Standing { state: State::One, waiting: false, stale: true });
+    let (v4, length) = address_record(line, Family::V4);
+    assert_eq!(v4[..length], *b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x04\xc0\0\x02\x01");
+    let (v6, length) = address_record(line, Family::V6);
+    assert_eq!(v6[..length], *b"\xc0\x0c\0\x1c\0\x01\0\0\0\x01\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01");
+}
+
+#[test]
+fn what_is_kept_beside_the_line_stays_small() {
+    assert!(size_of::<[Held; 2]>() <= 32, "{} bytes, ten thousand times", size_of::<[Held; 2]>());
 }
 
 /// The rule of the contract in the plainest way: every name is looked at.
@@ -116,7 +130,7 @@ proptest! {
     ) {
         let configured = names(&configured.iter().map(String::as_str).collect::<Vec<_>>());
         let routes: Vec<HostName> = configured.iter().map(|settings| settings.name.clone()).collect();
-        let snapshot = Snapshot::new(configured.clone(), &routes);
+        let snapshot = Snapshot::new(0, configured.clone(), &routes);
         for text in &asked {
             let name: HostName = text.parse().unwrap();
             prop_assert_eq!(snapshot.find(&fold(text)), naive(&configured, &name), "{}", text);

@@ -9,6 +9,7 @@
 //! counter of its own: [`Given`] notes where its name's counter stood when it began and when it ended.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::answer::{Kind, QueryKind};
@@ -237,13 +238,20 @@ struct Rest {
     unanswered: [Count; 3],
 }
 
+/// Neighbours whose rare counters are made together, once one of them needs some: of ten thousand names few are asked for, and
+/// these counters are more than everything else that the table holds.
+const NEIGHBOURS: usize = 64;
+
+/// The rare counters of up to [`NEIGHBOURS`] names.
+type Group = OnceLock<Box<[Rest]>>;
+
 /// The answers and counters of the names of one configuration, by the index they have in it.
 #[derive(Debug)]
 pub struct NameTable {
     /// Tells the tables of successive configurations apart.
     pub generation: u64,
     lines: Box<[Line]>,
-    rest: Box<[Rest]>,
+    rest: Box<[Group]>,
 }
 
 impl NameTable {
@@ -252,14 +260,15 @@ impl NameTable {
         NameTable {
             generation,
             lines: (0..names).map(|_| Line::default()).collect(),
-            rest: (0..names).map(|_| Rest::default()).collect(),
+            rest: (0..names.div_ceil(NEIGHBOURS)).map(|_| Group::new()).collect(),
         }
     }
 
     /// The counters of one name.
     pub fn name(&self, index: u32) -> Option<NameCounters<'_>> {
         let at = index as usize;
-        Some(NameCounters { line: self.lines.get(at)?, rest: self.rest.get(at)? })
+        let (line, group) = (self.lines.get(at)?, self.rest.get(at / NEIGHBOURS)?);
+        Some(NameCounters { line, group, place: at % NEIGHBOURS })
     }
 
     /// How often addresses of a family were given for a name, those marked stale apart: what [`Given::count`] goes by.
@@ -276,7 +285,8 @@ impl NameTable {
 #[derive(Clone, Copy, Debug)]
 pub struct NameCounters<'a> {
     line: &'a Line,
-    rest: &'a Rest,
+    group: &'a Group,
+    place: usize,
 }
 
 /// For the owner.
@@ -291,31 +301,36 @@ impl NameCounters<'_> {
     /// A query was answered by har itself. Kinds that no configured name gets are not counted.
     pub fn count_reply(self, asked: QueryKind, kind: Kind) {
         let family = usize::from(asked == QueryKind::Aaaa);
-        let NameCounters { line, rest } = self;
         match kind {
-            Kind::A => line.given[Family::V4 as usize].add(),
-            Kind::Aaaa => line.given[Family::V6 as usize].add(),
-            Kind::Stale => rest.stale[family].add(),
-            Kind::Empty => self.empty(asked).add(),
-            Kind::AllDown => rest.all_down[family].add(),
-            Kind::NotReady => rest.not_ready[family].add(),
+            Kind::A => self.line.given[Family::V4 as usize].add(),
+            Kind::Aaaa => self.line.given[Family::V6 as usize].add(),
+            Kind::Stale => self.rest().stale[family].add(),
+            Kind::Empty if asked == QueryKind::Aaaa => self.line.empty_v6.add(),
+            Kind::Empty => self.rest().empty[usize::from(asked == QueryKind::Other)].add(),
+            Kind::AllDown => self.rest().all_down[family].add(),
+            Kind::NotReady => self.rest().not_ready[family].add(),
             Kind::Special | Kind::FormErr | Kind::NotImp | Kind::BadVers | Kind::Refused => {}
         }
     }
 
     /// A query was forwarded.
     pub fn count_forwarded(self, asked: QueryKind) {
-        self.rest.forwarded[asked as usize].add();
+        self.rest().forwarded[asked as usize].add();
     }
 
     /// A query gets no reply: its client is gone, or asked the same again.
     pub fn count_unanswered(self, asked: QueryKind) {
-        self.rest.unanswered[asked as usize].add();
+        self.rest().unanswered[asked as usize].add();
+    }
+
+    /// The rare counters, made if need be.
+    fn rest(&self) -> &Rest {
+        &self.group.get_or_init(|| (0..NEIGHBOURS).map(|_| Rest::default()).collect())[self.place]
     }
 }
 
 /// For everybody.
-impl<'a> NameCounters<'a> {
+impl NameCounters<'_> {
     /// From now on the next query ends its idleness.
     pub fn set_idle(self) {
         self.line.idle.store(true, Ordering::Relaxed);
@@ -328,16 +343,24 @@ impl<'a> NameCounters<'a> {
 
     /// Queries of one type, whatever became of them.
     pub fn queries(self, asked: QueryKind) -> u64 {
-        let rest = self.rest;
-        let [forwarded, unanswered] = [&rest.forwarded, &rest.unanswered].map(|counts| counts[asked as usize].get());
-        let family = match asked {
-            QueryKind::A => Family::V4,
-            QueryKind::Aaaa => Family::V6,
-            QueryKind::Other => return self.empty(asked).get() + forwarded + unanswered,
+        let usual = match asked {
+            QueryKind::A => self.addresses_given(Family::V4, false),
+            QueryKind::Aaaa => self.addresses_given(Family::V6, false) + self.line.empty_v6.get(),
+            QueryKind::Other => 0,
         };
-        let failed = rest.all_down[family as usize].get() + rest.not_ready[family as usize].get();
-        let addresses = self.addresses_given(family, false) + self.addresses_given(family, true);
-        addresses + self.empty(asked).get() + failed + forwarded + unanswered
+        usual
+            + self.rare(|rest| {
+                let rare = rest.forwarded[asked as usize].get() + rest.unanswered[asked as usize].get();
+                let of = |family: Family| {
+                    let at = family as usize;
+                    rest.stale[at].get() + rest.all_down[at].get() + rest.not_ready[at].get()
+                };
+                rare + match asked {
+                    QueryKind::A => rest.empty[0].get() + of(Family::V4),
+                    QueryKind::Aaaa => of(Family::V6),
+                    QueryKind::Other => rest.empty[1].get(),
+                }
+            })
     }
 
     /// Replies of one kind that har gave itself.
@@ -346,30 +369,27 @@ impl<'a> NameCounters<'a> {
         match kind {
             Kind::A => self.addresses_given(Family::V4, false),
             Kind::Aaaa => self.addresses_given(Family::V6, false),
-            Kind::Stale => sum(&self.rest.stale),
-            Kind::Empty => self.line.empty_v6.get() + sum(&self.rest.empty),
-            Kind::AllDown => sum(&self.rest.all_down),
-            Kind::NotReady => sum(&self.rest.not_ready),
+            Kind::Stale => self.rare(|rest| sum(&rest.stale)),
+            Kind::Empty => self.line.empty_v6.get() + self.rare(|rest| sum(&rest.empty)),
+            Kind::AllDown => self.rare(|rest| sum(&rest.all_down)),
+            Kind::NotReady => self.rare(|rest| sum(&rest.not_ready)),
             Kind::Special | Kind::FormErr | Kind::NotImp | Kind::BadVers | Kind::Refused => 0,
         }
     }
 
     /// Queries forwarded, whatever their type.
     pub fn forwarded(self) -> u64 {
-        self.rest.forwarded.iter().map(Count::get).sum()
+        self.rare(|rest| rest.forwarded.iter().map(Count::get).sum())
     }
 
     pub(super) fn addresses_given(self, family: Family, stale: bool) -> u64 {
-        let counts = if stale { &self.rest.stale } else { &self.line.given };
-        counts[family as usize].get()
+        let at = family as usize;
+        if stale { self.rare(|rest| rest.stale[at].get()) } else { self.line.given[at].get() }
     }
 
-    fn empty(self, asked: QueryKind) -> &'a Count {
-        match asked {
-            QueryKind::A => &self.rest.empty[0],
-            QueryKind::Aaaa => &self.line.empty_v6,
-            QueryKind::Other => &self.rest.empty[1],
-        }
+    /// Something of the rare counters, 0 while there are none.
+    fn rare(&self, read: impl FnOnce(&Rest) -> u64) -> u64 {
+        self.group.get().map_or(0, |group| read(&group[self.place]))
     }
 }
 

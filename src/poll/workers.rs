@@ -17,6 +17,9 @@ use crate::health::Outcome;
 /// What a worker runs.
 pub type Job = Box<dyn FnOnce() + Send>;
 
+/// Places for waiting jobs that are kept when none waits: what a round of an ordinary configuration needs.
+const ROW_KEPT: usize = 1024;
+
 /// Which share of the threads a job may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -48,11 +51,12 @@ pub struct Limits {
 
 impl Default for Limits {
     /// 512 threads: 2,000 checks a second keep about 100 of them busy at 50 ms each, and 200 targets that begin to
-    /// hang at the same moment still leave 300. A TLS handshake fits in 64 KiB of stack even without optimisation;
-    /// 256 KiB are address space, not memory. Ten seconds outlast the usual interval, so that a round of checks
-    /// finds the threads of the last one.
+    /// hang at the same moment still leave 300. Ten seconds outlast the usual interval, so that a
+    /// round of checks finds the threads of the last one. A TLS handshake fits in 64 KiB of stack even without optimisation:
+    /// a mebibyte is address space, not memory, and so much because the C library keeps 40 MiB of the stacks of threads that
+    /// ended, with what they touched. Those are 40 of this size; of a quarter of it they would be 160, and 4 MB of memory.
     fn default() -> Limits {
-        Limits { threads: 512, slow: 256, stack: 256 << 10, idle: Duration::from_secs(10) }
+        Limits { threads: 512, slow: 256, stack: 1 << 20, idle: Duration::from_secs(10) }
     }
 }
 
@@ -174,7 +178,12 @@ impl State {
             self.in_slow += 1;
             return Some((Lane::Slow, job));
         }
-        self.normal.pop_front().map(|(_, job)| (Lane::Normal, job))
+        let (_, job) = self.normal.pop_front()?;
+        // A first round of fifty thousand checks leaves a row of places that nobody will need again.
+        if self.normal.is_empty() && self.normal.capacity() > ROW_KEPT {
+            self.normal = VecDeque::new();
+        }
+        Some((Lane::Normal, job))
     }
 }
 
@@ -348,6 +357,23 @@ mod tests {
             inbox.wait(Some(SOON), &mut got);
         }
         assert!(pool.threads() <= 4);
+    }
+
+    #[test]
+    fn the_row_of_a_burst_does_not_stay() {
+        let (pool, inbox) = (pool(2, 1), Inbox::new());
+        let held = hang(&pool, Lane::Normal, 2);
+        for number in 0..5000 {
+            let inbox = inbox.clone();
+            submit(&pool, Lane::Normal, move || inbox.send(number));
+        }
+        assert!(pool.shared.lock().normal.capacity() >= 5000);
+        drop(held);
+        let mut got = Vec::new();
+        while got.len() < 5000 {
+            inbox.wait(Some(SOON), &mut got);
+        }
+        assert!(pool.shared.lock().normal.capacity() <= ROW_KEPT);
     }
 
     #[test]

@@ -106,20 +106,22 @@ impl Summary {
         Ok(())
     }
 
-    /// Writes the slots that are over at `now`, or all of them, in a transaction of its own. What fails is tried again with the next batch.
-    pub fn save(&mut self, connection: &mut Connection, now: Time, all: bool) -> rusqlite::Result<()> {
+    /// Writes the slots that are over at `now`, or all of them, in a transaction of its own, and says how many rows that
+    /// were. What fails is tried again with the next batch.
+    pub fn save(&mut self, connection: &mut Connection, now: Time, all: bool) -> rusqlite::Result<usize> {
         let settled = slot_of(Time(now.0.saturating_sub(GRACE_MS)));
         let over = |slot: i64| all || slot < settled;
         if !self.slots.keys().any(|&slot| over(slot)) {
-            return Ok(());
+            return Ok(0);
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut rows = 0;
         for (&number, slot) in self.slots.iter_mut().filter(|(slot, _)| over(**slot)) {
-            slot.write(&transaction, number)?;
+            rows += slot.write(&transaction, number)?;
         }
         transaction.commit()?;
         self.slots.retain(|&slot, _| !over(slot));
-        Ok(())
+        Ok(rows)
     }
 }
 
@@ -153,18 +155,20 @@ impl Slot {
         }
     }
 
-    /// Writes all rows, in the order of the table.
-    fn write(&mut self, connection: &Connection, number: i64) -> rusqlite::Result<()> {
+    /// Writes all rows, in the order of the table, and says how many they were.
+    fn write(&mut self, connection: &Connection, number: i64) -> rusqlite::Result<usize> {
         if self.rows.is_empty() {
             self.latest.sort_unstable_by_key(|sample| sample.target);
+            let mut rows = 0;
             for (count, samples) in self.latest.chunk_by(|a, b| a.target == b.target).enumerate() {
                 os::breathe(count);
                 let Some(target) = samples.first().map(|sample| sample.target) else { continue };
                 let mut row = Row::default();
                 samples.iter().for_each(|sample| row.add(sample.us));
                 row.write(connection, number, target.into())?;
+                rows += 1;
             }
-            return Ok(());
+            return Ok(rows);
         }
         self.sum_up();
         let mut targets: Vec<i64> = self.rows.keys().copied().collect();
@@ -173,7 +177,7 @@ impl Slot {
             os::breathe(count);
             self.rows[&target].write(connection, number, target)?;
         }
-        Ok(())
+        Ok(self.rows.len())
     }
 }
 

@@ -249,7 +249,7 @@ struct Thread {
     /// Rounds of the stop in which the file was barred.
     barred: u32,
     cleaned: Instant,
-    /// A large transaction was written, and its memory not given back yet.
+    /// A large transaction was written, or a slot of many summaries, and its memory not given back yet.
     untidy: bool,
 }
 
@@ -544,7 +544,9 @@ impl Thread {
     /// Writes the summaries that are due.
     fn sum_up(&mut self, last: bool) -> rusqlite::Result<()> {
         let Some(connection) = &mut self.store.connection else { return Ok(()) };
-        self.summary.save(connection, now(), last)
+        let rows = self.summary.save(connection, now(), last)?;
+        self.untidy |= rows >= LARGE;
+        Ok(())
     }
 
     fn forget_removed(&mut self, pending: &Pending) {

@@ -133,7 +133,7 @@ fn slots_at_work_are_whole_however_many_are_checked_and_those_that_wait_are_boun
     for target in 0..40_000 {
         summary.add(target, slot(0), Outcome::Ok, 1000);
     }
-    summary.save(&mut connection, slot(2), false).unwrap();
+    assert_eq!(summary.save(&mut connection, slot(2), false).unwrap(), 40_000);
     assert_eq!(number(&connection, "SELECT count(*) FROM check_summary"), 40_000);
     // The disk is away for ten slots of 10,000.
     for number in 1..=10 {

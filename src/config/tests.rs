@@ -195,7 +195,7 @@ fn checks_are_filled_in_and_equal_ones_are_equal() {
     assert_eq!(second.path, "/x?h=2001:db8::7");
     assert_eq!(
         a.candidates[1].checks[0].definition(),
-        "GET http://[2001:db8::7]:8080/x headers=X-A host=[2001:db8::7]:8080"
+        "GET http://[2001:db8::7]:8080/x query=#666b headers=X-A #0145 host=[2001:db8::7]:8080"
     );
     assert_eq!(b.candidates[0].checks, b.candidates[1].checks);
     assert_eq!(b.candidates[0].checks[0].definition(), "GET https://{address}/");
@@ -204,7 +204,7 @@ fn checks_are_filled_in_and_equal_ones_are_equal() {
         tcp.kind,
         CheckKind::Tcp(TcpCheck { port: 9, send: Some("api1.example{address}9".into()), expect: None })
     );
-    assert_eq!(tcp.definition(), "tcp:9 send=22bytes address=192.0.2.5 source=::1");
+    assert_eq!(tcp.definition(), "tcp:9 send=22bytes #cf59 address=192.0.2.5 source=::1");
 }
 
 #[test]

@@ -554,6 +554,32 @@ fn includes() {
 }
 
 #[test]
+fn no_reader_waits_for_a_pipe() {
+    let folder = Folder::new(&format!(
+        "include = [\"conf.d/*.toml\", \"more\"]\n{A}candidates = [\"192.0.2.1\"]\n\
+         check = {{ type = \"tls\", port = 1, ca_file = \"authorities\" }}\n"
+    ));
+    fs::create_dir(folder.path("conf.d")).unwrap();
+    let pipes = ["conf.d/a.toml", "more", "authorities"];
+    for pipe in pipes {
+        nix::unistd::mkfifo(&folder.path(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let report = folder.load().unwrap_err().to_string();
+    for pipe in pipes {
+        let told = report.lines().any(|line| line.contains(pipe) && line.ends_with("it is no regular file"));
+        assert!(told, "{pipe}: {report}");
+    }
+    // A command may be given its configuration through one, but a daemon could not read it again.
+    let pipe = folder.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(load_again(&pipe).unwrap_err().to_string().contains("it is no regular file; write one"));
+    let (at, text) = (pipe.clone(), format!("{A}check = \"none\"\ncandidates = [\"192.0.2.1\"]\n"));
+    let writer = std::thread::spawn(move || fs::write(at, text));
+    assert_eq!(load(&pipe).unwrap().names.len(), 1);
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_broken_main_file_does_not_hide_the_included_ones() {
     let folder = Folder::new("include = [\"a.toml\"]\n[defaults]\ncheck = \"tcp:1\n");
     folder.put("a.toml", "[names.x]\ncandidates = [\"192.0.2.1\", \"0.0.0.0\"]\n");

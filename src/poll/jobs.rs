@@ -308,7 +308,7 @@ impl Crew {
             "no worker thread could be started to read it; send SIGHUP again",
         )]);
         let work = Box::new(move || {
-            let loaded = config::load(&path).map(|mut config| {
+            let loaded = config::load_again(&path).map(|mut config| {
                 fill(&mut config, &known);
                 let compiled = catalogue.compile(&mut config);
                 Fresh { follower: follow(&config, &listeners), config, known, catalogue, compiled }

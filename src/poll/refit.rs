@@ -160,7 +160,7 @@ impl Poller {
         self.roster.refit(spec, now);
         self.roster.discovered(&name);
         self.catalogue.retain(&self.roster.checks_in_use());
-        self.ledger.configure(&self.config, &self.roster);
+        self.ledger.configure(&self.roster);
         self.searches.changed = true;
     }
 

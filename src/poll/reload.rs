@@ -54,7 +54,7 @@ impl Poller {
         self.loops.keep(&self.crew.tested());
         self.crew.set_looping(self.loops.found());
         self.writer.set_history(self.config.server.history);
-        self.ledger.configure(&self.config, &self.roster);
+        self.ledger.configure(&self.roster);
         self.roster.tick(now);
         let answers = self.all_answers(now);
         let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());

@@ -144,6 +144,18 @@ struct Upstream {
     source: Option<IpAddr>,
 }
 
+impl Upstream {
+    /// Who is asked.
+    fn asked(&self) -> Upstreams<'_> {
+        Upstreams { general: &self.asked.0, routes: &self.asked.1 }
+    }
+
+    /// How look-ups ask.
+    fn options(&self) -> Options {
+        Options { source: self.source, timeout: LOOKUP_TIMEOUT }
+    }
+}
+
 impl Crew {
     /// Workers for a configuration. Looks for the upstream servers once, here, so that a starting daemon knows them.
     pub fn new(inbox: Inbox<Message>, config: &Config, listeners: Vec<SocketAddr>) -> Crew {
@@ -278,9 +290,7 @@ impl Crew {
         };
         let (spare, spare_inbox) = (done.clone(), self.inbox.clone());
         let work = Box::new(move || {
-            let upstreams = Upstreams { general: &upstream.general, routes: &upstream.routes };
-            let options = Options { source: upstream.source, timeout: LOOKUP_TIMEOUT };
-            let (result, beyond_loopback) = finder.find(&upstreams, &options);
+            let (result, beyond_loopback) = finder.find(&upstream.asked(), &upstream.options());
             inbox.send(done(result, beyond_loopback));
         });
         if self.pool.submit(Lane::Normal, work).is_err() {
@@ -383,8 +393,7 @@ fn follow(config: &Config, listeners: &[SocketAddr]) -> Box<Follower> {
 /// On a worker: asks the upstream.
 fn look_up(job: LookupJob, upstream: &Upstream) -> Done {
     let Ok(name) = job.host.parse::<HostName>() else { return failed(job) };
-    let upstreams = Upstreams { general: &upstream.asked.0, routes: &upstream.asked.1 };
-    let options = Options { source: upstream.source, timeout: LOOKUP_TIMEOUT };
+    let (upstreams, options) = (upstream.asked(), upstream.options());
     match job.kind {
         LookupKind::Addresses => {
             let found = lookup::lookup(&name, &upstreams, &options);
@@ -436,5 +445,32 @@ fn failed(job: LookupJob) -> Done {
             ttl: None,
             beyond_loopback: false,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poll::trust::SystemRoots;
+
+    #[test]
+    fn a_search_asks_no_server_that_leads_back_to_har() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.toml");
+        let text = "[upstream]\nservers = [\"127.0.0.1:9\"]\nroutes = { \"corp.example\" = [\"127.0.0.2:9\"] }\n\
+                    [names.\"a\"]\ncheck = \"none\"\ndiscover = { type = \"srv\", record = \"_x._tcp.example\" }\n\
+                    [names.\"b\"]\ncheck = \"none\"\ndiscover = { type = \"srv\", record = \"_x._tcp.corp.example\" }\n";
+        std::fs::write(&path, text).unwrap();
+        let config = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let inbox = Inbox::new();
+        let mut crew = Crew::new(inbox.clone(), &config, Vec::new());
+        crew.set_looping(&["127.0.0.1:9".parse().unwrap(), "127.0.0.2:9".parse().unwrap()]);
+        for name in &config.names {
+            crew.find(Finder::new(name, &SystemRoots::new()).unwrap());
+            let mut messages = Vec::new();
+            inbox.wait(Some(Duration::from_secs(20)), &mut messages);
+            let Some(Message::Done(Done::Searched { result, .. })) = messages.pop() else { panic!("it has an end") };
+            assert_eq!(result, Err("no upstream server is known".to_owned()), "{}", name.name);
+        }
     }
 }

@@ -121,10 +121,10 @@ pub struct Crew {
     inbox: Inbox<Message>,
     lookups: usize,
     /// Targets whose last check ran into its time limit: their next one waits in the slow lane.
-    slow: HashSet<TargetId>,
+    pub(super) slow: HashSet<TargetId>,
     listeners: Arc<[SocketAddr]>,
     /// Away while a worker looks.
-    follower: Option<Box<Follower>>,
+    pub(super) follower: Option<Box<Follower>>,
     /// The files that the follower follows.
     files: Vec<PathBuf>,
     /// They may have changed since the follower went to look.
@@ -181,11 +181,15 @@ impl Crew {
         crew
     }
 
-    /// Takes over the upstream part of a configuration, with a follower that has looked once.
-    pub fn configure(&mut self, config: &Config, follower: Box<Follower>) {
+    /// Takes over the upstream part of a configuration, with a follower that has looked once. Whether it found no
+    /// server, so that those of the follower before it stay.
+    pub fn configure(&mut self, config: &Config, mut follower: Box<Follower>) -> bool {
+        // Stated servers that are not stated any more are not wanted; those of a file are the last known ones.
+        let kept = !self.files.is_empty() && follower.keep(&self.upstream.general);
         self.set_servers(follower.servers().to_vec(), config.upstream.routes.clone(), config.upstream.source);
         self.files = follower.files().to_vec();
         self.follower = Some(follower);
+        kept
     }
 
     /// The files that list the general upstream servers.
@@ -230,6 +234,11 @@ impl Crew {
         }
     }
 
+    /// Forgets the targets that are no more.
+    pub fn forget(&mut self, is_there: impl Fn(TargetId) -> bool) {
+        self.slow.retain(|target| is_there(*target));
+    }
+
     /// Looks a candidate or a drain record up.
     pub fn look_up(&mut self, job: LookupJob) {
         self.lookups += 1;
@@ -266,9 +275,9 @@ impl Crew {
         }
     }
 
-    /// Takes the follower back, unless a reload has made a new one meanwhile.
+    /// Takes the follower back, unless a reload has made a new one meanwhile, which may be away by now itself.
     pub fn followed(&mut self, follower: Box<Follower>, changed: bool) -> bool {
-        if self.follower.is_some() {
+        if self.follower.is_some() || follower.files() != self.files {
             return false;
         }
         if changed {

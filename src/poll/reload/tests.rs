@@ -29,7 +29,7 @@ struct Staged {
 }
 
 impl Staged {
-    /// With this configuration.
+    /// With this configuration, in a folder that `fill` may put something into first.
     fn new(text: &str, fill: impl FnOnce(&TempDir)) -> Staged {
         let folder = tempfile::tempdir().unwrap();
         fill(&folder);

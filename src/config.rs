@@ -35,6 +35,7 @@ pub use databases::{Password, PostgresCheck, PostgresRole, PostgresTls, RedisChe
 pub use discover::{Discover, Sentinels, Source, Template};
 pub use exec::ExecCheck;
 pub use report::{Problem, Report};
+pub use table::open_file;
 pub use tls::TlsCheck;
 
 /// A complete configuration.
@@ -330,7 +331,15 @@ pub struct TcpCheck {
 /// # Errors
 /// A [`Report`] of every problem found in any of the files, each with file, line, column and key.
 pub fn load(path: &Path) -> Result<Config, Report> {
-    raw::load(path)
+    raw::load(path, raw::open_any)
+}
+
+/// Reads and checks it again, for a daemon that runs: a pipe would be empty by now, or keep its reader waiting for ever.
+///
+/// # Errors
+/// As [`load`]; and a main file that is no regular one.
+pub fn load_again(path: &Path) -> Result<Config, Report> {
+    raw::load(path, table::open_file)
 }
 
 /// Where a configuration says the state file is, whatever else is wrong with it; `None` when that cannot be told.

@@ -16,6 +16,7 @@ use super::discover::tcp_port;
 use super::table::{At, Item, Problems, Spot, Table};
 use super::tls::write_trust;
 use super::url::{Filling, Url, check_placeholders, final_host, placeholders, without_placeholders};
+use super::values::mark;
 use super::{Check, CheckKind, ExecCheck, HttpCheck, Target, TcpCheck, TlsCheck, Trust, defaults, values};
 
 /// Time limits that can be stated for a check.
@@ -487,9 +488,9 @@ fn filled_http(url: &Url, http: &HttpCheck, host: Option<String>, filling: &Fill
 }
 
 impl Check {
-    /// The check in words, kept in the state file to tell a changed check. Without secrets: no user information,
-    /// no query, no header values, no text to send. Without the time limit either: another patience does not make
-    /// what was learned worthless.
+    /// The check in words, kept in the state file to tell a changed check. Without secrets: no user information, and a
+    /// mark in place of a query, of header values and of a text to send. Without the time limit either: another patience
+    /// does not make what was learned worthless.
     pub fn definition(&self) -> String {
         let mut words = String::new();
         // Writing to a `String` cannot fail.
@@ -506,7 +507,7 @@ impl Check {
             CheckKind::Tcp(tcp) => {
                 write!(words, "tcp:{}", tcp.port)?;
                 if let Some(send) = &tcp.send {
-                    write!(words, " send={}bytes", send.len())?;
+                    write!(words, " send={}bytes {}", send.len(), mark(&[send.as_bytes()]))?;
                 }
                 if let Some(expect) = &tcp.expect {
                     write!(words, " expect={expect:?}")?;
@@ -536,9 +537,13 @@ fn write_http(words: &mut String, http: &HttpCheck) -> fmt::Result {
     if let Some(body) = &http.body {
         write!(words, " body={body:?}")?;
     }
+    if let Some((_, query)) = http.path.split_once('?') {
+        write!(words, " query={}", mark(&[query.as_bytes()]))?;
+    }
     if !http.headers.is_empty() {
-        let names: Vec<&str> = http.headers.iter().map(|(name, _)| name.as_str()).collect();
-        write!(words, " headers={}", names.join(","))?;
+        let (names, texts): (Vec<&str>, Vec<&[u8]>) =
+            http.headers.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).unzip();
+        write!(words, " headers={} {}", names.join(","), mark(&texts))?;
     }
     if let Some(host) = &http.host_header {
         write!(words, " host={host}")?;

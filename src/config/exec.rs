@@ -10,7 +10,7 @@ use std::path::Path;
 use super::check::pattern;
 use super::table::{Item, Problems, Table};
 use super::url::{Filling, check_placeholders, placeholders};
-use crate::health::hash::hash;
+use super::values::mark;
 
 /// Arguments at most, the program included.
 const MAX_ARGUMENTS: usize = 256;
@@ -56,25 +56,24 @@ impl ExecCheck {
 
     /// For one candidate.
     pub(super) fn filled(&self, filling: &Filling<'_>) -> Result<ExecCheck, String> {
-        let fill = |template: &String| {
+        let fill = |(position, template): (usize, &String)| {
             let argument = filling.fill(template);
             if argument.starts_with('-') && !template.starts_with('-') {
-                return Err(format!("the argument {argument:?} would be taken for an option"));
+                return Err(format!("argument {position} would begin with \"-\" and be taken for an option"));
             }
             Ok(argument)
         };
-        let command = self.command.iter().map(fill).collect::<Result<_, _>>()?;
+        let command = self.command.iter().enumerate().map(fill).collect::<Result<_, _>>()?;
         Ok(ExecCheck { command, name: filling.name.to_owned(), host: filling.host.to_owned(), ..self.clone() })
     }
 
-    /// In words. Arguments may hold secrets: they show as their number and 16 bits of a hash, which tell a changed
-    /// command and are too few to try secrets against.
+    /// In words. Arguments may hold secrets: they show as their number and a mark that tells a changed command.
     pub(super) fn write_words(&self, words: &mut String) -> fmt::Result {
         let (program, arguments) = self.command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
         write!(words, "exec {program}")?;
         if !arguments.is_empty() {
             let parts: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
-            write!(words, " {} arguments #{:04x}", arguments.len(), hash(0, &parts) & 0xffff)?;
+            write!(words, " {} arguments {}", arguments.len(), mark(&parts))?;
         }
         for (key, pattern) in [("expect", &self.expect), ("priority", &self.priority)] {
             if let Some(pattern) = pattern {

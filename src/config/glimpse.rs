@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::table::open_file;
 use super::{defaults, raw};
 
 /// The path of the state file; `None` when the file cannot be read, or is not sound and does not show one.
 pub(super) fn state(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let text = raw::read_file(&path).ok()?;
+    let text = raw::read_file(&path, open_file).ok()?;
     let (document, errors) = DeTable::parse_recoverable(&text);
     let server = document.get_ref().get("server").map(|item| item.get_ref());
     let stated = match server {

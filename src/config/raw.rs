@@ -4,6 +4,7 @@
 //! tables `server` and `upstream` are read here, those of names in `names`.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -17,7 +18,7 @@ use toml::de::DeTable;
 use super::check::address;
 use super::names::{Common, MAX_TTL, Names, Settings, check_fast};
 use super::report::Source;
-use super::table::{At, Item, Problems, Spot, Table};
+use super::table::{At, Item, Problems, Spot, Table, open_file};
 use super::values;
 use super::{Config, Order, Report, Route, Server, Servers, Upstream, defaults, include};
 use crate::dns::HostName;
@@ -31,12 +32,20 @@ const HISTORIES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs
 /// `upstream.timeout`: stub resolvers give up after seconds.
 const UPSTREAM_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
-/// Reads everything. See [`super::load`].
-pub(super) fn load(path: &Path) -> Result<Config, Report> {
+/// How a file is opened, or why not.
+pub(super) type Open = fn(&Path) -> Result<File, String>;
+
+/// Opens what may be read only once: a command's configuration may come through a pipe.
+pub(super) fn open_any(path: &Path) -> Result<File, String> {
+    File::open(path).map_err(|error| error.to_string())
+}
+
+/// Reads everything, the main file through `open`. See [`super::load`].
+pub(super) fn load(path: &Path, open: Open) -> Result<Config, Report> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
     let mut problems = Problems::default();
-    let text = match read_file(&path) {
+    let text = match read_file(&path, open) {
         Ok(text) => text,
         Err(reason) => {
             let mend = "write one (har.toml.example is a start), make it readable, or name another with --config";
@@ -108,7 +117,7 @@ fn read_parts(mut root: Table<'_>, folder: &Path, problems: &mut Problems) -> Pa
 
 /// Reads a file of names.
 fn read_included(path: &Path, names: &mut Names<'_>, problems: &mut Problems) {
-    let text = match read_file(path) {
+    let text = match read_file(path, open_file) {
         Ok(text) => text,
         Err(reason) => {
             problems.error_of_file(path, format!("cannot read the included file: {reason}"));
@@ -129,10 +138,9 @@ fn read_included(path: &Path, names: &mut Names<'_>, problems: &mut Problems) {
 }
 
 /// Reads a text file.
-pub(super) fn read_file(path: &Path) -> Result<Arc<str>, String> {
+pub(super) fn read_file(path: &Path, open: Open) -> Result<Arc<str>, String> {
     let mut text = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    open(path)?.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_FILE {
         return Err(format!("it is longer than {} MiB", MAX_FILE >> 20));
     }

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Characters of an offending line that are shown: a generated file may hold one of a megabyte.
 const MAX_EXCERPT: usize = 160;
 
+/// Lines in front of the offending one that are looked at for the beginning of a list: those of the longest command.
+const MAX_LOOK_BACK: usize = 300;
+
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -108,9 +111,29 @@ impl Source {
         let whole = rest.split(['\n', '\r']).next().unwrap_or("");
         let column = self.text[line_start..start].chars().count() + 1;
         let width = self.text[start..end].split('\n').next().unwrap_or("").trim_end().chars().count().max(1);
-        let shown = if holds_secret(&key) { mask_values(whole) } else { redact(whole) };
+        let shown = match () {
+            () if self.is_inside_secret(line_start) => mask(whole),
+            () if holds_secret(&key) => mask_values(whole),
+            () => redact(whole),
+        };
         let excerpt = Excerpt::new(&shown, column - 1, width);
         Problem { file: Arc::clone(&self.path), line, column, key, message, excerpt: Some(excerpt) }
+    }
+
+    /// Whether a line continues a list or a table that begins on an earlier line, beside a secret word.
+    fn is_inside_secret(&self, line_start: usize) -> bool {
+        let mut open = 0;
+        for line in self.text[..line_start].lines().rev().take(MAX_LOOK_BACK) {
+            open += brackets(line);
+            if open > 0 {
+                if holds_secret(line) {
+                    return true;
+                }
+                // What that list is in itself may be secret.
+                open = 0;
+            }
+        }
+        false
     }
 
     /// Number (from 1) and start of the line that holds a byte.
@@ -145,7 +168,8 @@ fn floor_boundary(text: &str, offset: usize) -> usize {
 }
 
 /// Words beside which a secret may stand.
-const SECRET_WORDS: [&str; 8] = ["headers", "authorization", "password", "cookie", "token", "secret", "key\"", "send"];
+const SECRET_WORDS: [&str; 9] =
+    ["headers", "authorization", "password", "cookie", "token", "secret", "key\"", "send", "command"];
 
 /// Whether a text speaks of something secret.
 fn holds_secret(text: &str) -> bool {
@@ -174,7 +198,34 @@ pub(super) fn redact(text: &str) -> String {
 fn mask_values(text: &str) -> String {
     let Some(at) = text.find('=') else { return text.to_owned() };
     let (head, tail) = text.split_at(at);
-    head.chars().chain(tail.chars().map(|c| if c.is_alphanumeric() { '*' } else { c })).collect()
+    head.to_owned() + &mask(tail)
+}
+
+/// Hides everything, punctuation aside.
+fn mask(text: &str) -> String {
+    text.chars().map(|c| if c.is_alphanumeric() { '*' } else { c }).collect()
+}
+
+/// How many brackets a line opens and does not close; less than none when it closes more. Those in texts and comments
+/// are none.
+fn brackets(line: &str) -> i32 {
+    let (mut open, mut quote, mut escaped) = (0, None, false);
+    for c in line.chars() {
+        match quote {
+            Some('"') if escaped => escaped = false,
+            Some('"') if c == '\\' => escaped = true,
+            Some(begin) if c == begin => quote = None,
+            Some(_) => {}
+            None => match c {
+                '"' | '\'' => quote = Some(c),
+                '[' | '{' => open += 1,
+                ']' | '}' => open -= 1,
+                '#' => break,
+                _ => {}
+            },
+        }
+    }
+    open
 }
 
 /// Hides the user information and the query of every URL in a text.
@@ -231,10 +282,30 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_spans_lines_is_masked_on_each() {
+        let text = "check = {\n type = \"exec\",\n command = [\n  \"/bin/x]\", # [\n  \"pw-1\",\n  \"--pass=pw-2\"\n ], x = 1,\n y = 2\n}\n";
+        let source = Source::new(Path::new("/h").into(), text.into());
+        let shown = |part: &str| {
+            let at = text.find(part).unwrap();
+            source.problem(at, at + part.len(), String::new(), "m".into()).to_string()
+        };
+        for (part, line) in [
+            ("pw-1", "  5 |   \"**-*\",\n"),
+            ("pw-2", "  6 |   \"--****=**-*\"\n"),
+            ("x = 1", "  7 |  ], * = *,\n"),
+            ("y = 2", "  8 |  y = 2\n"),
+            ("exec", "  2 |  type = \"exec\",\n"),
+        ] {
+            assert!(shown(part).contains(line), "{}", shown(part));
+        }
+    }
+
+    #[test]
     fn secrets_are_masked_and_columns_kept() {
         for (line, shown) in [
             (r#"check = "http://me:pw@h/x?k=v", n = 1"#, r#"check = "http://*****@h/x?***", n = 1"#),
             (r#"headers = { A = "b c" }, x = 1"#, r#"headers = { * = "* *" }, * = *"#),
+            (r#"n = 1, command = ["/bin/x", "pw", "-p=pw"]"#, r#"n = 1, command = ["/***/*", "**", "-*=**"]"#),
             (r#"Authorization = "Bearer x1""#, r#"Authorization = "****** **""#),
             (r#"interval = "10s""#, r#"interval = "10s""#),
             (r#"url = "https://{host}:8080/healthz""#, r#"url = "https://{host}:8080/healthz""#),

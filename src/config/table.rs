@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -212,13 +213,15 @@ impl Problems {
     }
 }
 
-/// Tries to open a regular file.
-fn open_file(path: &Path) -> Result<(), String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_dir() => Err("it is a folder".to_owned()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+/// Opens a regular file. A pipe in its place would keep its reader waiting for ever.
+///
+/// # Errors
+/// What it is instead, or why it cannot be opened.
+pub fn open_file(path: &Path) -> Result<File, String> {
+    match std::fs::metadata(path).map_err(|error| error.to_string())? {
+        metadata if metadata.is_dir() => Err("it is a folder".to_owned()),
+        metadata if !metadata.is_file() => Err("it is no regular file".to_owned()),
+        _ => File::open(path).map_err(|error| error.to_string()),
     }
 }
 

@@ -195,7 +195,7 @@ fn checks_are_filled_in_and_equal_ones_are_equal() {
     assert_eq!(second.path, "/x?h=2001:db8::7");
     assert_eq!(
         a.candidates[1].checks[0].definition(),
-        "GET http://[2001:db8::7]:8080/x headers=X-A host=[2001:db8::7]:8080"
+        "GET http://[2001:db8::7]:8080/x query=#666b headers=X-A #0145 host=[2001:db8::7]:8080"
     );
     assert_eq!(b.candidates[0].checks, b.candidates[1].checks);
     assert_eq!(b.candidates[0].checks[0].definition(), "GET https://{address}/");
@@ -204,7 +204,7 @@ fn checks_are_filled_in_and_equal_ones_are_equal() {
         tcp.kind,
         CheckKind::Tcp(TcpCheck { port: 9, send: Some("api1.example{address}9".into()), expect: None })
     );
-    assert_eq!(tcp.definition(), "tcp:9 send=22bytes address=192.0.2.5 source=::1");
+    assert_eq!(tcp.definition(), "tcp:9 send=22bytes #cf59 address=192.0.2.5 source=::1");
 }
 
 #[test]
@@ -551,6 +551,32 @@ fn includes() {
         assert!(problem.contains(part), "{problem}");
     }
     assert_eq!(problems.len(), 4);
+}
+
+#[test]
+fn no_reader_waits_for_a_pipe() {
+    let folder = Folder::new(&format!(
+        "include = [\"conf.d/*.toml\", \"more\"]\n{A}candidates = [\"192.0.2.1\"]\n\
+         check = {{ type = \"tls\", port = 1, ca_file = \"authorities\" }}\n"
+    ));
+    fs::create_dir(folder.path("conf.d")).unwrap();
+    let pipes = ["conf.d/a.toml", "more", "authorities"];
+    for pipe in pipes {
+        nix::unistd::mkfifo(&folder.path(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let report = folder.load().unwrap_err().to_string();
+    for pipe in pipes {
+        let told = report.lines().any(|line| line.contains(pipe) && line.ends_with("it is no regular file"));
+        assert!(told, "{pipe}: {report}");
+    }
+    // A command may be given its configuration through one, but a daemon could not read it again.
+    let pipe = folder.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(load_again(&pipe).unwrap_err().to_string().contains("it is no regular file; write one"));
+    let (at, text) = (pipe.clone(), format!("{A}check = \"none\"\ncandidates = [\"192.0.2.1\"]\n"));
+    let writer = std::thread::spawn(move || fs::write(at, text));
+    assert_eq!(load(&pipe).unwrap().names.len(), 1);
+    writer.join().unwrap().unwrap();
 }
 
 #[test]

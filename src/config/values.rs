@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Target;
 use crate::dns::HostName;
+use crate::health::hash::hash;
 
 /// Port of a DNS server or listener that is written without one (RFC 1035 section 4.2).
 pub const DNS_PORT: u16 = 53;
@@ -43,6 +44,11 @@ pub fn show_duration(duration: Duration) -> String {
 /// So many names, in words.
 pub fn in_names(count: usize) -> String {
     format!("{count} name{}", if count == 1 { "" } else { "s" })
+}
+
+/// What tells secrets apart in the words of a check: 16 bits of a hash, too few to try secrets against.
+pub(super) fn mark(secrets: &[&[u8]]) -> String {
+    format!("#{:04x}", hash(0, secrets) & 0xffff)
 }
 
 /// Reads an address with or without port and brackets; without a port it gets [`DNS_PORT`].

@@ -35,8 +35,12 @@ impl fmt::Display for Event {
 }
 
 impl Event {
-    /// An event with everything optional left out.
+    /// An event with everything optional left out. Its reason is one line for a terminal, whoever wrote the words.
     pub fn new(at: Time, kind: EventKind, reason: impl Into<Arc<str>>) -> Event {
+        let mut reason = reason.into();
+        if reason.chars().any(char::is_control) {
+            reason = one_line(&reason).into();
+        }
         Event {
             at,
             kind,
@@ -48,7 +52,7 @@ impl Event {
             after: None,
             before_ms: None,
             after_ms: None,
-            reason: reason.into(),
+            reason,
         }
     }
 
@@ -59,6 +63,11 @@ impl Event {
             (None, address) => address.map(|address| address.to_string()),
         }
     }
+}
+
+/// Without what would break a line of the log or colour a terminal.
+pub fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// An address and, unless it is the candidate itself, the candidate's name.
@@ -113,6 +122,8 @@ mod tests {
             event.to_string(),
             "api.example.com A: 10.0.0.1 (east-2) -> 10.0.0.2 (east-1) (12.1 ms -> 8.3 ms): 10.0.0.1 is down"
         );
+        let foreign = Event::new(Time(0), EventKind::Override, "lists a\nb\u{1b}[31m\u{9b}2J");
+        assert_eq!(foreign.to_string(), "override: lists a b [31m 2J", "one line, whoever wrote it");
         let fault = Event::new(Time(0), EventKind::LocalFault, "it is this host".to_owned());
         assert_eq!(fault.to_string(), "local fault: it is this host");
     }

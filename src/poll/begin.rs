@@ -141,6 +141,7 @@ impl Poller {
             ready: false,
             status: String::new(),
             reloading: false,
+            reload_again: false,
             store_trouble: setup.store_trouble,
             suspend: SuspendWatch::new(),
             loops: Loops::default(),

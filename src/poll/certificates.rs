@@ -8,10 +8,15 @@ use crate::health::{CheckResult, Event, EventKind, Host, Time};
 /// Which certificates were warned of, by the number of the check and the address.
 #[derive(Default)]
 pub struct Certificates {
-    warned: HashSet<(u32, IpAddr)>,
+    pub(super) warned: HashSet<(u32, IpAddr)>,
 }
 
 impl Certificates {
+    /// Forgets the addresses that are not checked like this any more.
+    pub fn forget(&mut self, is_there: impl Fn(u32, IpAddr) -> bool) {
+        self.warned.retain(|(number, address)| is_there(*number, *address));
+    }
+
     /// What there is to say of a result of the check `number` of an address. Fewer than `min_days_left` days are worth
     /// a warning, which is no failure.
     pub fn look(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::health::events::one_line;
 use crate::health::{CheckResult, Outcome};
 
 /// Longest error text of a result, in characters: it is a column of the state file and a word in a log line.
@@ -60,12 +61,14 @@ impl Failure {
 
     /// The failure as a result; times and status are the caller's to add.
     pub fn into_result(self, total: Duration) -> CheckResult {
-        let mut text = self.text.replace(|c: char| c.is_control(), " ");
-        if let Some((end, _)) = text.char_indices().nth(MAX_ERROR) {
-            text.truncate(end);
-        }
-        CheckResult { silent: self.silent, error: Some(text.into()), ..bare(self.outcome, total) }
+        CheckResult { silent: self.silent, error: Some(short(&self.text).into()), ..bare(self.outcome, total) }
     }
+}
+
+/// A text of somebody else's as it may be shown: one line, and not more than that says.
+pub fn short(text: &str) -> String {
+    let end = text.char_indices().nth(MAX_ERROR).map_or(text.len(), |(end, _)| end);
+    one_line(&text[..end])
 }
 
 /// A result with nothing but its class and duration.

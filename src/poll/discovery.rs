@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checks::{Runner, Unprepared};
-use super::connect::Limit;
+use super::connect::{Limit, short};
 use super::lookup::{self, Options, Upstreams};
 use super::redis::{Access, ask_sentinel, confirm_master};
 use super::trust::SystemRoots;
@@ -150,7 +150,8 @@ impl Council {
                 std::thread::Builder::new().name("sentinel".to_owned()).spawn_scoped(scope, move || {
                     let address = resolve(&host, upstreams, options)?;
                     let (to, name) = (SocketAddr::new(address, port), host.to_string());
-                    ask_sentinel(to, &name, &self.sentinel, &self.of.master, limit).map_err(|failure| failure.text)
+                    ask_sentinel(to, &name, &self.sentinel, &self.of.master, limit)
+                        .map_err(|failure| short(&failure.text))
                 })
             };
             let threads: Vec<_> = self.of.sentinels.iter().map(ask).collect();
@@ -163,11 +164,13 @@ impl Council {
         let (host, port) = majority(&self.of.sentinels, &votes)?;
         let target: Target = match host.parse::<IpAddr>() {
             Ok(address) => Target::Address(address),
-            Err(_) => Target::Name(host.parse().map_err(|_| format!("the sentinels name {host:?}, which is no host"))?),
+            Err(_) => Target::Name(
+                host.parse().map_err(|_| format!("the sentinels name {:?}, which is no host", short(&host)))?,
+            ),
         };
         let address = resolve(&target, upstreams, options)?;
         confirm_master(SocketAddr::new(address, port), &host, &self.master, Limit::new(self.patience)).map_err(
-            |failure| format!("{host}:{port} is named by the sentinels, but not confirmed: {}", failure.text),
+            |failure| format!("{host}:{port} is named by the sentinels, but not confirmed: {}", short(&failure.text)),
         )?;
         let host = match target {
             Target::Address(address) => Host::Address(address),
@@ -194,7 +197,7 @@ fn majority(
         .iter()
         .zip(votes)
         .map(|((host, port), vote)| match vote {
-            Ok(Some((master, at))) => format!("{host}:{port} names {master}:{at}"),
+            Ok(Some((master, at))) => format!("{host}:{port} names {}:{at}", short(master)),
             Ok(None) => format!("{host}:{port} does not know the master"),
             Err(why) => format!("{host}:{port}: {why}"),
         })
@@ -236,6 +239,9 @@ mod tests {
         }
         let said = majority(&all, &[vote("a"), Ok(None), silent()]).unwrap_err();
         assert!(said.contains("10.0.0.3:26379: connection refused") && said.contains("10.0.0.1:26379 names a:6379"));
+        let long = format!("a\u{1b}[31m{}", "x".repeat(20_000));
+        let said = majority(&all, &[vote(&long), Ok(None), silent()]).unwrap_err();
+        assert!(said.len() < 500 && said.contains("names a [31mxxx"), "{said}");
     }
 
     #[test]

@@ -121,10 +121,10 @@ pub struct Crew {
     inbox: Inbox<Message>,
     lookups: usize,
     /// Targets whose last check ran into its time limit: their next one waits in the slow lane.
-    slow: HashSet<TargetId>,
+    pub(super) slow: HashSet<TargetId>,
     listeners: Arc<[SocketAddr]>,
     /// Away while a worker looks.
-    follower: Option<Box<Follower>>,
+    pub(super) follower: Option<Box<Follower>>,
     /// The files that the follower follows.
     files: Vec<PathBuf>,
     /// They may have changed since the follower went to look.
@@ -142,6 +142,18 @@ struct Upstream {
     /// The same without those that lead back to har.
     asked: (Vec<SocketAddr>, Vec<Route>),
     source: Option<IpAddr>,
+}
+
+impl Upstream {
+    /// Who is asked.
+    fn asked(&self) -> Upstreams<'_> {
+        Upstreams { general: &self.asked.0, routes: &self.asked.1 }
+    }
+
+    /// How look-ups ask.
+    fn options(&self) -> Options {
+        Options { source: self.source, timeout: LOOKUP_TIMEOUT }
+    }
 }
 
 impl Crew {
@@ -169,11 +181,15 @@ impl Crew {
         crew
     }
 
-    /// Takes over the upstream part of a configuration, with a follower that has looked once.
-    pub fn configure(&mut self, config: &Config, follower: Box<Follower>) {
+    /// Takes over the upstream part of a configuration, with a follower that has looked once. Whether it found no
+    /// server, so that those of the follower before it stay.
+    pub fn configure(&mut self, config: &Config, mut follower: Box<Follower>) -> bool {
+        // Stated servers that are not stated any more are not wanted; those of a file are the last known ones.
+        let kept = !self.files.is_empty() && follower.keep(&self.upstream.general);
         self.set_servers(follower.servers().to_vec(), config.upstream.routes.clone(), config.upstream.source);
         self.files = follower.files().to_vec();
         self.follower = Some(follower);
+        kept
     }
 
     /// The files that list the general upstream servers.
@@ -218,6 +234,11 @@ impl Crew {
         }
     }
 
+    /// Forgets the targets that are no more.
+    pub fn forget(&mut self, is_there: impl Fn(TargetId) -> bool) {
+        self.slow.retain(|target| is_there(*target));
+    }
+
     /// Looks a candidate or a drain record up.
     pub fn look_up(&mut self, job: LookupJob) {
         self.lookups += 1;
@@ -254,9 +275,9 @@ impl Crew {
         }
     }
 
-    /// Takes the follower back, unless a reload has made a new one meanwhile.
+    /// Takes the follower back, unless a reload has made a new one meanwhile, which may be away by now itself.
     pub fn followed(&mut self, follower: Box<Follower>, changed: bool) -> bool {
-        if self.follower.is_some() {
+        if self.follower.is_some() || follower.files() != self.files {
             return false;
         }
         if changed {
@@ -278,9 +299,7 @@ impl Crew {
         };
         let (spare, spare_inbox) = (done.clone(), self.inbox.clone());
         let work = Box::new(move || {
-            let upstreams = Upstreams { general: &upstream.general, routes: &upstream.routes };
-            let options = Options { source: upstream.source, timeout: LOOKUP_TIMEOUT };
-            let (result, beyond_loopback) = finder.find(&upstreams, &options);
+            let (result, beyond_loopback) = finder.find(&upstream.asked(), &upstream.options());
             inbox.send(done(result, beyond_loopback));
         });
         if self.pool.submit(Lane::Normal, work).is_err() {
@@ -308,7 +327,7 @@ impl Crew {
             "no worker thread could be started to read it; send SIGHUP again",
         )]);
         let work = Box::new(move || {
-            let loaded = config::load(&path).map(|mut config| {
+            let loaded = config::load_again(&path).map(|mut config| {
                 fill(&mut config, &known);
                 let compiled = catalogue.compile(&mut config);
                 Fresh { follower: follow(&config, &listeners), config, known, catalogue, compiled }
@@ -383,8 +402,7 @@ fn follow(config: &Config, listeners: &[SocketAddr]) -> Box<Follower> {
 /// On a worker: asks the upstream.
 fn look_up(job: LookupJob, upstream: &Upstream) -> Done {
     let Ok(name) = job.host.parse::<HostName>() else { return failed(job) };
-    let upstreams = Upstreams { general: &upstream.asked.0, routes: &upstream.asked.1 };
-    let options = Options { source: upstream.source, timeout: LOOKUP_TIMEOUT };
+    let (upstreams, options) = (upstream.asked(), upstream.options());
     match job.kind {
         LookupKind::Addresses => {
             let found = lookup::lookup(&name, &upstreams, &options);
@@ -436,5 +454,32 @@ fn failed(job: LookupJob) -> Done {
             ttl: None,
             beyond_loopback: false,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poll::trust::SystemRoots;
+
+    #[test]
+    fn a_search_asks_no_server_that_leads_back_to_har() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.toml");
+        let text = "[upstream]\nservers = [\"127.0.0.1:9\"]\nroutes = { \"corp.example\" = [\"127.0.0.2:9\"] }\n\
+                    [names.\"a\"]\ncheck = \"none\"\ndiscover = { type = \"srv\", record = \"_x._tcp.example\" }\n\
+                    [names.\"b\"]\ncheck = \"none\"\ndiscover = { type = \"srv\", record = \"_x._tcp.corp.example\" }\n";
+        std::fs::write(&path, text).unwrap();
+        let config = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let inbox = Inbox::new();
+        let mut crew = Crew::new(inbox.clone(), &config, Vec::new());
+        crew.set_looping(&["127.0.0.1:9".parse().unwrap(), "127.0.0.2:9".parse().unwrap()]);
+        for name in &config.names {
+            crew.find(Finder::new(name, &SystemRoots::new()).unwrap());
+            let mut messages = Vec::new();
+            inbox.wait(Some(Duration::from_secs(20)), &mut messages);
+            let Some(Message::Done(Done::Searched { result, .. })) = messages.pop() else { panic!("it has an end") };
+            assert_eq!(result, Err("no upstream server is known".to_owned()), "{}", name.name);
+        }
     }
 }

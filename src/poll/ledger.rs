@@ -35,7 +35,6 @@ pub struct Ledger {
     events: Vec<Event>,
     /// Late checks of the processes before this one.
     late_before: u64,
-    keep_results: bool,
     firsts: Firsts,
 }
 
@@ -70,19 +69,17 @@ impl Ledger {
             results: Vec::new(),
             events: vec![started(config, stored, now)],
             late_before: stored.counters.iter().find(|(key, _)| key == CHECKS_LATE).map_or(0, |(_, count)| *count),
-            keep_results: true,
             firsts: Firsts::default(),
         };
-        ledger.configure(config, roster);
+        ledger.configure(roster);
         ledger
     }
 
     /// Takes over the candidates of a configuration; what look-ups said of those that stay is kept.
-    pub fn configure(&mut self, config: &Config, roster: &Roster) {
+    pub fn configure(&mut self, roster: &Roster) {
         self.firsts = Firsts::default();
         self.hosts.values_mut().for_each(|host| host.users.clear());
         self.changed.clear();
-        self.keep_results = !config.server.history.is_zero();
         for (place, name) in roster.specs().enumerate() {
             for (position, candidate) in name.candidates.iter().enumerate() {
                 if let Host::Name(host) = &candidate.host {
@@ -126,11 +123,9 @@ impl Ledger {
         self.events.extend(event);
     }
 
-    /// A check's result, for the history.
+    /// A check's result, for the history and the sums, which are kept without one.
     pub fn result(&mut self, host: Host, address: IpAddr, definition: Arc<str>, result: &CheckResult, at: Time) {
-        if self.keep_results {
-            self.results.push(ResultRow { at, host, address, definition, result: result.clone() });
-        }
+        self.results.push(ResultRow { at, host, address, definition, result: result.clone() });
     }
 
     /// What a look-up said of a candidate. A success is noted when the last one was a failure or is a minute

@@ -8,11 +8,13 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::Route;
 use crate::dns::HostName;
@@ -339,23 +341,56 @@ fn ask(questions: &mut [Question], servers: &[SocketAddr], source: Option<IpAddr
     while servers.iter().any(|&server| questions.iter().any(|question| question.wants(server))) {
         for &server in servers {
             let Some(left) = limit.left() else { return };
-            let open = questions.iter_mut().filter(|question| question.wants(server));
-            let asked: Vec<_> =
-                open.map(|question| (Exchange::begin(&question.wire, server, source), question)).collect();
-            let patience = Limit::new(left.min(wait));
-            for (exchange, question) in asked {
-                let result = exchange.and_then(|exchange| exchange.finish(patience, limit, heard));
-                question.settle(server, result);
+            let mut open = Vec::new();
+            for question in questions.iter_mut().filter(|question| question.wants(server)) {
+                match Exchange::begin(&question.wire, server, source) {
+                    Ok(exchange) => open.push((exchange, question)),
+                    Err(failure) => question.settle(server, Err(failure)),
+                }
             }
+            gather(open, Limit::new(left.min(wait)), limit, heard);
         }
         wait *= 2;
     }
+}
+
+/// Waits within `patience` for the answers of one server, in whatever order they come: one that is lost must not cost
+/// the other its answer.
+fn gather(mut open: Vec<(Exchange, &mut Question)>, patience: Limit, limit: Limit, heard: &mut bool) {
+    while !open.is_empty() {
+        // What came while an answer was fetched over TCP is there although the time is up.
+        let left = patience.left();
+        let ready = readable(&open, left.unwrap_or_default());
+        let mut ready = ready.into_iter();
+        open.retain_mut(|(exchange, question)| {
+            let result = ready.next().unwrap_or(false).then(|| exchange.receive(limit, heard)).flatten();
+            let goes_on = result.is_none();
+            if let Some(result) = result {
+                question.settle(exchange.server, result);
+            }
+            goes_on
+        });
+        if left.is_none() {
+            return;
+        }
+    }
+}
+
+/// Which of them have something to read, after waiting for a first one.
+fn readable(open: &[(Exchange, &mut Question)], wait: Duration) -> Vec<bool> {
+    let mut sockets: Vec<PollFd<'_>> =
+        open.iter().map(|(exchange, _)| PollFd::new(exchange.socket.as_fd(), PollFlags::POLLIN)).collect();
+    // A signal ends the wait early: then nothing is there yet.
+    let _ = poll(&mut sockets, PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX));
+    sockets.iter().map(|socket| socket.any().unwrap_or(false)).collect()
 }
 
 /// One question at one server.
 struct Exchange {
     question: Vec<u8>,
     query: Vec<u8>,
+    /// Without EDNS.
+    plain: bool,
     socket: UdpSocket,
     server: SocketAddr,
     source: Option<IpAddr>,
@@ -370,39 +405,39 @@ impl Exchange {
         let socket = UdpSocket::bind((from, 0)).map_err(|error| sort(&error))?;
         // Connected, it hears nobody but the server.
         socket.connect(server).and_then(|()| socket.send(&query)).map_err(|error| sort(&error))?;
-        Ok(Exchange { question: question.to_vec(), query, socket, server, source })
+        socket.set_nonblocking(true).map_err(|error| sort(&error))?;
+        Ok(Exchange { question: question.to_vec(), query, plain: false, socket, server, source })
     }
 
-    /// Waits for the answer. [`Failure::Timeout`] when none came within `patience`.
-    fn finish(mut self, patience: Limit, limit: Limit, heard: &mut bool) -> Result<Message, Failure> {
+    /// Takes a datagram that is there; `None` when the wait goes on.
+    fn receive(&mut self, limit: Limit, heard: &mut bool) -> Option<Result<Message, Failure>> {
         // Larger than advertised: a server that sends more than it was allowed is still understood.
         let mut buffer = [0; 4096];
-        let mut plain = false;
-        loop {
-            let left = patience.left().ok_or(Failure::Timeout)?;
-            self.socket.set_read_timeout(Some(left)).map_err(|error| sort(&error))?;
-            let reply = match self.socket.recv(&mut buffer) {
-                Ok(length) => &buffer[..length],
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
-                Err(error) => return Err(sort(&error)),
-            };
-            if !answers(reply, &self.query, &self.question) {
-                continue;
-            }
-            *heard |= !self.server.ip().to_canonical().is_loopback();
-            let code = reply[3] & 0x0f;
-            // A server from before EDNS says so with FORMERR or NOTIMP.
-            if !plain && matches!(code, 1 | 4) {
-                plain = true;
-                self.query = query(&self.question, false)?;
-                self.socket.send(&self.query).map_err(|error| sort(&error))?;
-                continue;
-            }
-            if reply[2] & 0x02 != 0 {
-                return self.over_tcp(limit);
-            }
-            return decode(reply);
+        let reply = match self.socket.recv(&mut buffer) {
+            Ok(length) => &buffer[..length],
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return None,
+            Err(error) => return Some(Err(sort(&error))),
+        };
+        if !answers(reply, &self.query, &self.question) {
+            return None;
         }
+        *heard |= !self.server.ip().to_canonical().is_loopback();
+        let code = reply[3] & 0x0f;
+        // A server from before EDNS says so with FORMERR or NOTIMP.
+        if !self.plain && matches!(code, 1 | 4) {
+            self.plain = true;
+            return self.ask_plainly().err().map(Err);
+        }
+        if reply[2] & 0x02 != 0 {
+            return Some(self.over_tcp(limit));
+        }
+        Some(decode(reply))
+    }
+
+    /// Asks once more, without EDNS.
+    fn ask_plainly(&mut self) -> Result<(), Failure> {
+        self.query = query(&self.question, false)?;
+        self.socket.send(&self.query).map(drop).map_err(|error| sort(&error))
     }
 
     fn over_tcp(&self, limit: Limit) -> Result<Message, Failure> {
@@ -411,7 +446,7 @@ impl Exchange {
         let open = Connection::open(self.server, self.source, half);
         let mut connection = open.map_err(|failure| Failure::Unreachable(failure.text))?;
         // Over TCP the id guards nothing, and a fresh one costs nothing.
-        let query = query(&self.question, self.query.len() > HEADER + self.question.len())?;
+        let query = query(&self.question, !self.plain)?;
         let mut framed = (query.len() as u16).to_be_bytes().to_vec();
         framed.extend(&query);
         let mut reply = Vec::new();

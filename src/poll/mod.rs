@@ -228,6 +228,8 @@ pub struct Poller {
     status: String,
     /// A worker is reading the configuration.
     reloading: bool,
+    /// It was asked for again meanwhile.
+    reload_again: bool,
     /// What is wrong with the state file, if anything.
     store_trouble: Option<String>,
     /// This host slept.
@@ -297,8 +299,8 @@ impl Poller {
         match message {
             Message::Done(Done::Checked { job, mut result }) => {
                 result.error = result.error.map(|text| self.errors.share(&text));
-                self.crew.note(job.target, &result);
                 if let Some(host) = self.roster.candidate_of(job.target) {
+                    self.crew.note(job.target, &result);
                     let least = self.catalogue.runner(job.check).and_then(|runner| runner.min_days_left());
                     let place = (job.check, host.clone(), job.address);
                     let look = |least| self.certificates.look(place, least, &result, now);
@@ -381,6 +383,9 @@ impl Poller {
         self.report_ready(now);
         let mut batch = Batch::default();
         self.ledger.changes(&mut self.roster, self.writer.room(), &mut batch);
+        if !batch.removed.is_empty() {
+            self.forget_removed();
+        }
         if self.pace.is_due(now) {
             self.housekeeping(&mut batch, now);
         }
@@ -530,6 +535,7 @@ impl Poller {
 
     /// Hands over the whole state: the file is new, or the configuration is.
     fn write_everything(&mut self, now: Time) {
+        self.forget_removed();
         let mut batch = Batch::default();
         self.ledger.everything(&mut self.roster, &self.config, &mut batch);
         self.count(&mut batch, Extent::Names, now);

@@ -30,6 +30,8 @@ pub struct Searches {
     generation: u64,
     serial: u64,
     under_way: usize,
+    /// Candidates that were ready while a configuration was being read.
+    held: Vec<Refit>,
     /// The candidates changed: rows of the state file have to follow.
     pub changed: bool,
 }
@@ -144,8 +146,13 @@ impl Poller {
         self.crew.prepare(own.clone(), found, searches.generation, searches.serial);
     }
 
-    /// Takes over a name's candidates.
+    /// Takes over a name's candidates, once no configuration is being read: its checks are numbered in a copy of the
+    /// catalogue, and the numbers given here meanwhile would be those of other checks there.
     pub(super) fn refit(&mut self, refit: Refit, now: Time) {
+        if self.reloading {
+            self.searches.held.push(refit);
+            return;
+        }
         let name: Arc<str> = refit.name.name.to_string().into();
         if refit.generation != self.searches.generation || self.searches.serials.get(&name) != Some(&refit.serial) {
             return;
@@ -160,8 +167,15 @@ impl Poller {
         self.roster.refit(spec, now);
         self.roster.discovered(&name);
         self.catalogue.retain(&self.roster.checks_in_use());
-        self.ledger.configure(&self.config, &self.roster);
+        self.ledger.configure(&self.roster);
         self.searches.changed = true;
+    }
+
+    /// Takes over what waited for the end of a reload. A new configuration has it made anew.
+    pub(super) fn refit_held(&mut self, now: Time) {
+        for refit in std::mem::take(&mut self.searches.held) {
+            self.refit(refit, now);
+        }
     }
 
     /// What was found while a new configuration was being read is not in it.

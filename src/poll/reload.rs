@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use log::warn;
 
-use super::jobs::Loaded;
+use super::jobs::{Fresh, Loaded};
+use super::upstreams::shown;
 use super::{Poller, Publication};
 use crate::config::values::in_names;
 use crate::config::{Config, Report};
@@ -14,28 +15,46 @@ use crate::health::{Event, EventKind, Time};
 use crate::store::Batch;
 
 impl Poller {
-    /// Has the configuration read again, off this thread.
+    /// Has the configuration read again, off this thread; once more afterwards if it is being read, since the files
+    /// may have changed behind the reader.
     pub(super) fn reload(&mut self) {
-        if !self.reloading {
-            self.reloading = true;
-            self.crew.load(&self.config, self.catalogue.clone(), self.searches.known());
+        if self.reloading {
+            self.reload_again = true;
+            return;
         }
+        self.reloading = true;
+        self.crew.load(&self.config, self.catalogue.clone(), self.searches.known());
     }
 
     /// Takes over what was read, or stays with what runs.
     pub(super) fn reloaded(&mut self, loaded: Loaded, now: Time) {
         self.reloading = false;
         self.trimmed = (now, 0);
-        let mut fresh = match loaded {
-            Ok(fresh) => fresh,
-            Err(report) => {
-                log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
-                // The log has all problems already: the row goes past the log, with the first one.
-                self.persist(Batch { events: vec![refusal(&report, now)], ..Batch::default() });
-                (self.link.publish)(Publication::ReloadRefused);
-                return;
-            }
-        };
+        match loaded {
+            Ok(fresh) => self.take_over(fresh, now),
+            Err(report) => self.refuse(&report, now),
+        }
+        self.refit_held(now);
+        if std::mem::take(&mut self.reload_again) {
+            self.reload();
+        }
+    }
+
+    /// Forgets what was noted of targets that are no more: their numbers never come again.
+    pub(super) fn forget_removed(&mut self) {
+        let roster = &self.roster;
+        self.crew.forget(|target| roster.candidate_of(target).is_some());
+        self.certificates.forget(|number, address| roster.target_of(address, number).is_some());
+    }
+
+    fn refuse(&mut self, report: &Report, now: Time) {
+        log::error!("the configuration is not valid and was not taken over; the running one is kept\n{report}");
+        // The log has all problems already: the row goes past the log, with the first one.
+        self.persist(Batch { events: vec![refusal(report, now)], ..Batch::default() });
+        (self.link.publish)(Publication::ReloadRefused);
+    }
+
+    fn take_over(&mut self, mut fresh: Fresh, now: Time) {
         for text in fresh.config.warnings.iter().map(ToString::to_string).chain(fresh.compiled.problems) {
             warn!("{text}");
         }
@@ -49,12 +68,14 @@ impl Poller {
         self.searches.configure(fresh.compiled.finders, now);
         self.roster.set_discovering(self.searches.discoveries.unfinished());
         self.catch_up(&fresh.known);
-        self.crew.configure(&self.config, fresh.follower);
+        if self.crew.configure(&self.config, fresh.follower) {
+            warn!("no file lists an upstream server now: the last ones stay in use ({})", shown(self.crew.servers()));
+        }
         self.watch_files(now);
         self.loops.keep(&self.crew.tested());
         self.crew.set_looping(self.loops.found());
         self.writer.set_history(self.config.server.history);
-        self.ledger.configure(&self.config, &self.roster);
+        self.ledger.configure(&self.roster);
         self.roster.tick(now);
         self.tables += 1;
         self.tally.begin_table(self.tables);
@@ -106,3 +127,6 @@ fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
     }
     keys
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,15 @@ impl Follower {
         &self.last
     }
 
+    /// Goes on with the servers of a follower before it until a file lists one; whether that is needed.
+    pub fn keep(&mut self, last: &[SocketAddr]) -> bool {
+        let needed = self.last.is_empty() && !last.is_empty();
+        if needed {
+            self.last = last.to_vec();
+        }
+        needed
+    }
+
     /// The files that are looked at.
     pub fn files(&self) -> &[PathBuf] {
         &self.paths

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::config::Password;
+use crate::config::{Password, open_file};
 use crate::health::{CheckResult, Outcome};
 use crate::poll::connect::{Connection, Failure, Limit, bare};
 
@@ -132,9 +132,10 @@ pub fn read_password(password: &Password) -> Result<String, String> {
         Password::Text(text) => return Ok(text.clone()),
         Password::File(path) => path,
     };
-    let failed = |error: io::Error| format!("cannot read password_file {}: {error}", path.display());
+    let failed = |why: String| format!("cannot read password_file {}: {why}", path.display());
+    let file = open_file(path).map_err(failed)?;
     let mut text = String::new();
-    std::fs::File::open(path).map_err(failed)?.take(MAX_PASSWORD).read_to_string(&mut text).map_err(failed)?;
+    file.take(MAX_PASSWORD).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
     match text.trim() {
         "" => Err(format!("password_file {} is empty", path.display())),
         text if text.contains('\0') => Err(format!("password_file {} holds a zero byte", path.display())),

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::Trust;
+use crate::config::{Trust, open_file};
 
 /// Longest certificate or key file: a bundle of every public authority is a quarter of a megabyte.
 const MAX_FILE: u64 = 8 << 20;
@@ -104,9 +104,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let failed = |why: String| format!("cannot read {}: {why}", path.display());
+    let file = open_file(path).map_err(failed)?;
     let mut content = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(MAX_FILE).read_to_end(&mut content).map_err(failed)?;
+    file.take(MAX_FILE).read_to_end(&mut content).map_err(|error| failed(error.to_string()))?;
     Ok(content)
 }
 

@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, param
 use super::migrate::{NOT_BEGUN, VERSION, version_once_begun};
 use super::time::{from_text, to_text};
 use crate::dns::HostName;
+use crate::health::events::one_line;
 use crate::health::{Override, OverrideKind};
 
 /// Overrides that are read at most: more is a script gone wrong, and each is looked at for every address.
@@ -199,15 +200,10 @@ fn parse(row: &Row<'_>) -> rusqlite::Result<Result<Override, String>> {
         name,
         target,
         expires_at,
-        reason: row.get::<_, Option<String>>(6)?.map(one_line),
-        created_by: row.get::<_, Option<String>>(7)?.map(one_line),
+        reason: row.get::<_, Option<String>>(6)?.map(|text| one_line(&text)),
+        created_by: row.get::<_, Option<String>>(7)?.map(|text| one_line(&text)),
         created_at: row.get::<_, Option<String>>(8)?.and_then(|text| from_text(&text)),
     }))
-}
-
-/// Without what would break a line of the log or colour a terminal.
-fn one_line(text: String) -> String {
-    text.replace(|character: char| character.is_control(), " ")
 }
 
 /// A name as it is kept: A-labels in lower case without a trailing dot. A hand that typed it otherwise meant the same.

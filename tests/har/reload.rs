@@ -122,16 +122,17 @@ fn kb(har: &Har, what: &str) -> u64 {
 #[test]
 fn the_code_that_a_start_and_a_reload_need_leaves_the_memory() {
     let (har, _backend) = start();
-    let given_back = |what: &str, from: u64| {
+    // What is mapped stays so unless it is given back. Ordinary work has its own code mapped again within a second: what
+    // is less afterwards is what the start or the reload alone needed, a small part of the whole for a reload.
+    let given_back = |what: &str, from: u64, percent: u64| {
         let mut most = from;
         wait_for(what, || {
             let mapped = kb(&har, "RssFile");
             most = most.max(mapped);
-            // Ordinary work has its own code mapped again within a second.
-            (mapped < most * 3 / 4).then_some(())
+            (mapped * 100 < most * percent).then_some(())
         });
     };
-    given_back("the start's code to be given back", kb(&har, "VmHWM") - kb(&har, "RssAnon"));
+    given_back("the start's code to be given back", kb(&har, "VmHWM") - kb(&har, "RssAnon"), 75);
     har.signal(Signal::SIGHUP);
-    given_back("the code of a reload to be given back", 0);
+    given_back("the code of a reload to be given back", 0, 95);
 }

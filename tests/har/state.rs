@@ -22,6 +22,23 @@ fn sqlite3(har: &Har, query: &str) -> String {
 }
 
 #[test]
+fn sums_are_kept_without_single_results() {
+    let backend = Backend::start("127.0.0.2");
+    let names = format!(
+        "[names.\"api.example\"]\ncheck = \"http://{{host}}:{}/\"\ncandidates = [\"127.0.0.2\"]\ninterval = \"50ms\"",
+        backend.port()
+    );
+    let mut har = har().server("history = \"0s\"").names(&names).start();
+    let checks = "SELECT ok FROM address WHERE name = 'api.example'";
+    har.until_sql(checks, |ok| ok.parse::<u64>().is_ok_and(|ok| ok >= 5));
+    assert!(har.stop().success());
+    assert_eq!(har.sql("SELECT count(*) FROM check_result"), [["0"]]);
+    let sums = har.sql("SELECT sum(checks), sum(ok) FROM check_summary");
+    let (counted, summed) = (&har.sql(checks)[0][0], &sums[0]);
+    assert_eq!([counted, counted], [&summed[0], &summed[1]], "each check is in a sum");
+}
+
+#[test]
 fn anyone_reads_it_while_har_runs_after_a_stop_and_after_a_kill() {
     if let Some(reason) = missing(&["sqlite3", "setpriv"]) {
         return skip(&reason);

@@ -76,7 +76,7 @@ fn a_host_cannot_become_an_option() {
     let problems = bad(&name("{host}"));
     assert_eq!(
         problems[0],
-        "3:9 names.\"a.example\".check: for the candidate -rf.example: the argument \"-rf.example\" would be taken for an option"
+        "3:9 names.\"a.example\".check: for the candidate -rf.example: argument 1 would begin with \"-\" and be taken for an option"
     );
     let config = good(&name("-H{host}"));
     assert_eq!(exec(&config.names[0].candidates[0].checks[0].kind).command[1], "-H-rf.example");
@@ -107,6 +107,21 @@ fn exec_checks_that_cannot_be() {
 }
 
 #[test]
+fn arguments_are_in_no_error() {
+    for check in [
+        "{ type = \"exec\", command = [\"/bin/x\", \"--pass=hunter2\"], expect = 5 }",
+        "{ type = \"exec\", expect = 5, command = [\n\"/bin/x\",\n\"hunter2\", \"\\u0000\"\n] }",
+        "{ type = \"exec\", command = [\n\"/bin/x\",\n\"hunter2\" \"x\"\n] }",
+        "{ type = \"exec\", command = [\n\"/bin/x\",\n\"hunter2\"], timeout = 5 }",
+        "{ type = \"exec\", command = [\"/bin/x\", \"{host}hunter2\"] }",
+    ] {
+        let text = format!("{A}candidates = [\"-one.example\"]\ncheck = {check}\n");
+        let report = Folder::new(&text).load().unwrap_err().to_string();
+        assert!(!report.contains("hunter2"), "{report}");
+    }
+}
+
+#[test]
 fn programs_that_are_not_there_are_warned_of() {
     let folder = Folder::new(&format!("{A}{TWO}check = {{ type = \"exec\", command = [\"bin/check\"] }}"));
     let warnings = |folder: &Folder| {
@@ -121,6 +136,27 @@ fn programs_that_are_not_there_are_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder.path("bin/check"), fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(warnings(&folder), [""; 0]);
+}
+
+#[test]
+fn definitions_tell_secrets_apart_and_show_none() {
+    let words = |check: &str| {
+        let check = good(&format!("{A}candidates = [\"one.example\"]\ncheck = {check}")).names[0].candidates[0].checks
+            [0]
+        .clone();
+        let words = check.definition();
+        assert!(!words.contains("s3cret") && !words.contains("sesame"), "{words}");
+        words
+    };
+    for check in [
+        "\"http://{host}/x?key=s3cret\"",
+        "{ type = \"http\", url = \"http://{host}/x\", headers = { Authorization = \"s3cret\" } }",
+        "{ type = \"tcp\", port = 1, send = \"s3cret\" }",
+    ] {
+        assert_eq!(words(check), words(check));
+        assert_ne!(words(check), words(&check.replace("s3cret", "sesame")));
+    }
+    assert_eq!(words("\"http://me:s3cret@{host}/\""), "GET http://one.example/", "a new password is no new check");
 }
 
 #[test]

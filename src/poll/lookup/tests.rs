@@ -317,6 +317,30 @@ fn a_lost_datagram_is_sent_again() {
 }
 
 #[test]
+fn a_family_that_is_lost_does_not_cost_the_other_its_answer() {
+    for lost in [A, AAAA] {
+        let server = Server::start([127, 0, 0, 1], move |asked, whole| match asked.kind {
+            kind if kind == lost => Vec::new(),
+            // Once more after a word on EDNS, and over TCP: what it takes to answer is no part of the other's wait.
+            _ if asked.has_edns(whole) => vec![asked.reply(1, &[], &[])],
+            _ if !asked.tcp => {
+                let mut short = asked.reply(0, &[], &[]);
+                short[2] |= 2;
+                vec![short]
+            }
+            A => vec![asked.reply(0, &[a("x.example", 9, ONE)], &[])],
+            _ => vec![asked.reply(0, &[("x.example", AAAA, 9, Ipv6Addr::LOCALHOST.octets().to_vec())], &[])],
+        });
+        let lookup = look("x.example", &[server.address], 700);
+        let both = match lost {
+            A => (Err(Failure::Timeout), found([Ipv6Addr::LOCALHOST], 9)),
+            _ => (found([ONE.into()], 9), Err(Failure::Timeout)),
+        };
+        assert_eq!((lookup.v4, lookup.v6), both);
+    }
+}
+
+#[test]
 fn a_server_without_edns_is_asked_without() {
     let server = Server::start([127, 0, 0, 1], |asked, whole| {
         vec![if asked.has_edns(whole) {

@@ -1,5 +1,7 @@
 //! SIGHUP: a valid configuration replaces the running one, an invalid one is logged and ignored.
 
+use std::io::Write;
+
 use nix::sys::signal::Signal;
 
 use crate::harness::{Backend, Har, har, wait_for};
@@ -110,6 +112,20 @@ fn what_needs_a_restart_is_named_and_the_rest_applies() {
     wait_for("a line about the user", || {
         har.log().lines().any(|line| line.contains("user") && line.contains("restart")).then_some(())
     });
+}
+
+#[test]
+fn a_reload_asked_for_while_har_starts_follows_the_start() {
+    let mut har = har().names(&name("old.example", 9)).prepare();
+    let (mut pipe, text) = har.spawn_held();
+    har.signal(Signal::SIGHUP);
+    har.rewrite_names(&(name("old.example", 9) + &name("new.example", 9)));
+    pipe.write_all(text.as_bytes()).expect("har reads");
+    drop(pipe);
+    assert!(har.becomes_ready(), "{}", har.log());
+    let daemon = "SELECT count(*) FROM event WHERE kind = 'daemon' AND reason LIKE";
+    har.until_sql(&format!("{daemon} '%started, 1 name from%'"), |count| count == "1");
+    har.until_sql(&format!("{daemon} '%was loaded again: 2 names%'"), |count| count == "1");
 }
 
 /// A figure of the process, kB.

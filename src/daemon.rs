@@ -22,7 +22,7 @@ use crate::mailbox::Inbox;
 use crate::os::{self, Change, Clock, Logger, Notify, Signals, Watch, privileges, sockets};
 use crate::poll::loops::Traffic;
 use crate::poll::resolv_conf::is_own;
-use crate::poll::{Heard, Link, Message, Poller, Publication};
+use crate::poll::{Heard, Link, Listeners, Message, Poller, Publication};
 use crate::serve::counters::{NameTable, Totals};
 use crate::serve::updates::{Forwarding, Table, Update, UpdateSender};
 use crate::serve::upstream::{Route, ServerCounters, Settings};
@@ -70,6 +70,7 @@ fn run_with(config: Config, signals: Signals) -> Result<(), Failure> {
     let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|listener| listener.address).collect();
     refuse_own_listeners(&config, &addresses)?;
     become_user(&config)?;
+    let listeners = Listeners::new(&bound, &config);
     let mut store = open_store(&config)?;
 
     let clock = Clock::new();
@@ -88,7 +89,7 @@ fn run_with(config: Config, signals: Signals) -> Result<(), Failure> {
     let (mut poller, answers, servers) = Poller::new(poll::begin::Setup {
         prepared,
         stored: &stored,
-        listeners: addresses.clone(),
+        listeners,
         clock,
         inbox: inbox.clone(),
         writer,
@@ -276,6 +277,7 @@ fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Upda
             shared.config = config;
             update
         }
+        Publication::Listeners { add, remove } => Update::Listeners { add, remove },
         Publication::Servers { servers, looping } => Update::Forwarding(forwarding(&shared.config, &servers, &looping)),
         Publication::Probes(names) => Update::Probes(names),
         Publication::ReloadRefused => Update::Reloaded,

@@ -134,13 +134,13 @@ fn a_reload_asked_for_while_har_starts_follows_the_start() {
 
 /// The daemon's list of listeners, replaced in its configuration file.
 fn listen(har: &Har, addresses: &[SocketAddr]) {
-    let text = std::fs::read_to_string(har.config_path()).unwrap();
+    let text = std::fs::read_to_string(har.config_path()).expect("own folder");
     let list: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
     let line = |line: &str| match line.starts_with("listen = ") {
         true => format!("listen = [{}]\n", list.join(", ")),
         false => format!("{line}\n"),
     };
-    std::fs::write(har.config_path(), text.lines().map(line).collect::<String>()).unwrap();
+    std::fs::write(har.config_path(), text.lines().map(line).collect::<String>()).expect("own folder");
 }
 
 fn ask_at(address: SocketAddr) -> String {

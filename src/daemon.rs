@@ -22,7 +22,7 @@ use crate::mailbox::Inbox;
 use crate::os::{self, Change, Clock, Logger, Notify, Signals, Watch, privileges, sockets};
 use crate::poll::loops::Traffic;
 use crate::poll::resolv_conf::is_own;
-use crate::poll::{Heard, Link, Message, Poller, Publication};
+use crate::poll::{Heard, Link, Listeners, Message, Poller, Publication};
 use crate::serve::counters::Totals;
 use crate::serve::updates::{Forwarding, Table, Update, UpdateSender};
 use crate::serve::upstream::{Route, ServerCounters, Settings};
@@ -36,9 +36,10 @@ use tallies::Tallies;
 /// # Errors
 /// An invalid configuration, or what keeps the daemon from starting.
 pub fn serve(path: &Path) -> Ended {
+    let signals = take_signals()?;
     os::memory::set_up();
     let config = config::load(path).map_err(Failure::Config)?;
-    run(config).map(|()| ExitCode::SUCCESS)
+    run_with(config, signals).map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -46,6 +47,15 @@ pub fn serve(path: &Path) -> Ended {
 /// # Errors
 /// One line that says what keeps it from running and how to mend that.
 pub fn run(config: Config) -> Result<(), Failure> {
+    run_with(config, take_signals()?)
+}
+
+/// First of all: reading a large configuration takes long enough to be told of a newer one.
+fn take_signals() -> Result<Signals, Failure> {
+    Signals::take_over().map_err(|error| Failure::Run(format!("signals cannot be caught: {error}")))
+}
+
+fn run_with(config: Config, signals: Signals) -> Result<(), Failure> {
     let logger = Logger::start(config.server.log);
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     // The event in the state file, and the line that goes with it, says when it has started.
@@ -60,10 +70,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|listener| listener.address).collect();
     refuse_own_listeners(&config, &addresses)?;
     become_user(&config)?;
+    let listeners = Listeners::new(&bound, &config);
     let mut store = open_store(&config)?;
 
-    // Signals are taken over before there are threads, so that none of them is hit unprepared.
-    let signals = Signals::take_over().map_err(|error| Failure::Run(format!("signals cannot be caught: {error}")))?;
     let clock = Clock::new();
     let load = |candidates| store.load(candidates);
     let (prepared, stored, snapshot) =
@@ -82,7 +91,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let (mut poller, answers, servers) = Poller::new(poll::begin::Setup {
         prepared,
         stored: &stored,
-        listeners: addresses.clone(),
+        listeners,
         clock,
         inbox: inbox.clone(),
         writer,
@@ -93,6 +102,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let upstreams = Upstreams::default();
     let shared = Arc::new(Mutex::new(Shared { tallies, config, upstreams: Arc::clone(&upstreams) }));
     let notices = inbox.clone();
+    // Soon queries are under way and a row says that har runs.
+    signals.started();
     let setup = serve::Setup {
         listeners: bound.listeners,
         table: first,
@@ -269,6 +280,7 @@ fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Upda
             shared.config = config;
             update
         }
+        Publication::Listeners { add, remove } => Update::Listeners { add, remove },
         Publication::Servers { servers, looping } => Update::Forwarding(forwarding(&shared.config, &servers, &looping)),
         Publication::Probes(names) => Update::Probes(names),
         Publication::ReloadRefused => Update::Reloaded,

@@ -88,7 +88,7 @@ pub struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// The configuration file as it was named.
+    /// The configuration file, as the host names it.
     fn config_shown(&self) -> String {
         shown(&self.facts.config_path)
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Ended, Failure, subject};
+use crate::os::output::rest;
 use crate::store::{EventRow, ReadError, Reader};
 
 /// Between two looks at the table.
@@ -39,9 +40,10 @@ pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended 
         let line = format!("'{name}' is not a configured name in {state}, nor has it events; `har status` lists them");
         return Err(Failure::Usage(line));
     }
+    // Before the rows, so that none falls in between; with none of them shown, it goes on from here.
+    let mut last = newest(&reader).map_err(failure)?;
     let mut rows = reader.events(0, options.limit, name.as_deref()).map_err(failure)?;
     drop(reader);
-    let mut last = 0;
     loop {
         for row in &rows {
             last = row.id;
@@ -51,7 +53,7 @@ pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended 
         if !options.follow {
             return Ok(ExitCode::SUCCESS);
         }
-        std::thread::sleep(LOOK_EVERY);
+        rest(std::io::stdout(), LOOK_EVERY)?;
         // Opened for each look: an open reader would keep a stopping har from leaving a plain file, and would
         // not see a file that took this one's place. While there is none, the wait goes on.
         rows = Reader::open(state).and_then(|reader| since(&reader, last, name.as_deref())).unwrap_or_default();
@@ -63,10 +65,14 @@ fn is_known(reader: &Reader, name: &str) -> Result<bool, ReadError> {
     Ok(!reader.events(0, 1, Some(name))?.is_empty() || reader.load()?.names.iter().any(|(row, _)| *row.name == *name))
 }
 
+/// The number of the last event of all.
+fn newest(reader: &Reader) -> Result<i64, ReadError> {
+    Ok(reader.events(0, 1, None)?.first().map_or(0, |row| row.id))
+}
+
 /// The events after `last`; all of them when the file was begun anew since.
 fn since(reader: &Reader, last: i64, name: Option<&str>) -> Result<Vec<EventRow>, ReadError> {
-    let newest = reader.events(0, 1, None)?.first().map_or(0, |row| row.id);
-    reader.events(if newest < last { 0 } else { last }, u32::MAX, name)
+    reader.events(if newest(reader)? < last { 0 } else { last }, u32::MAX, name)
 }
 
 /// `TIME kind name family host address: before → after (12.5 ms → 8.3 ms): reason`
@@ -164,6 +170,39 @@ mod tests {
         }
         options.follow = true;
         assert!(matches!(run(&path, &options, &mut Pipe(&writer, 0)), Err(Failure::ClosedPipe)));
+        assert!(writer.stop(LONG));
+    }
+
+    /// Sends an event when all that there was is out, and breaks off at the first line after that.
+    struct Later<'a>(&'a Writer, String);
+
+    impl Write for Later<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.1.push_str(std::str::from_utf8(bytes).unwrap());
+            if self.1.contains("news") { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(bytes.len()) }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            let mut events = complete(1).events;
+            events.truncate(1);
+            events[0].reason = "news".to_owned().into();
+            self.0.send(Batch { events, ..Batch::default() });
+            assert!(self.0.flush(LONG));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn without_earlier_events_only_what_happens_from_now_on_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.db");
+        let (writer, _) = start(&path);
+        writer.send(complete(3));
+        assert!(writer.flush(LONG));
+        let options = EventsOptions { name: None, limit: 0, follow: true, json: false };
+        let mut out = Later(&writer, String::new());
+        assert!(matches!(run(&path, &options, &mut out), Err(Failure::ClosedPipe)));
+        assert_eq!(out.1.lines().count(), 1, "{}", out.1);
         assert!(writer.stop(LONG));
     }
 }

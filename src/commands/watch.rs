@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::status::{self, StatusOptions};
 use super::{Ended, Failure};
 use crate::health::Time;
+use crate::os::output::rest;
 use crate::os::terminal::{Screen, Woken};
 use crate::store::{Reader, Stored, time};
 use keys::{Command, Keys};
@@ -215,7 +216,7 @@ fn tables(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended {
         }
         out.flush()?;
         shown = Some(substance);
-        std::thread::sleep(LOOK_EVERY);
+        rest(std::io::stdout(), LOOK_EVERY)?;
     }
 }
 

@@ -20,9 +20,6 @@ use crate::serve::counters::Totals;
 use crate::serve::upstream::{Books, ServerCounters};
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
 
-/// Why an upstream that was listed is not used any more.
-const GONE: &str = "no longer listed";
-
 /// What the last process counted, and what this one does.
 pub struct Tallies {
     totals: Arc<Totals>,
@@ -209,8 +206,8 @@ impl Tallies {
             listed.insert(key);
         }
         for (_, server) in self.upstreams.iter_mut().filter(|(key, _)| !listed.contains(*key)) {
-            if let Some(row) = server.row.as_mut().filter(|row| row.note != GONE) {
-                (row.usable, row.note) = (false, GONE.to_owned());
+            if let Some(row) = server.row.as_mut().filter(|row| row.note != UpstreamRow::GONE) {
+                (row.usable, row.note) = (false, UpstreamRow::GONE.to_owned());
                 batch.upstreams.push(row.clone());
             }
         }
@@ -245,8 +242,8 @@ fn upstream_row((address, route): &(SocketAddr, String), counters: &ServerCounte
         route: route.clone(),
         usable: !dead && !looping,
         note: match (looping, dead) {
-            (true, _) => "a loop: har's own queries come back from it; tested every 60 s".to_owned(),
-            (false, true) => "no reply of late; tried again every few seconds".to_owned(),
+            (true, _) => UpstreamRow::LOOP.to_owned(),
+            (false, true) => UpstreamRow::DEAD.to_owned(),
             (false, false) => String::new(),
         },
         queries,
@@ -392,7 +389,7 @@ mod tests {
         assert_eq!(collect(&first, true)[0].queries, 110);
         assert_eq!(collect(&first, false), [], "nothing changed");
         let gone = collect(&[], false);
-        assert_eq!((gone[0].usable, gone[0].note.as_str(), gone[0].queries), (false, GONE, 110));
+        assert_eq!((gone[0].usable, gone[0].note.as_str(), gone[0].queries), (false, UpstreamRow::GONE, 110));
         assert_eq!(collect(&[], false), [], "said once");
         let again = collect(&[counters()], false);
         assert_eq!((again[0].usable, again[0].queries), (true, 120));

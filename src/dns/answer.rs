@@ -49,8 +49,9 @@ pub enum Verdict {
         asked: Option<Asked>,
         /// Which servers: 0 the general ones, else the route's number.
         route: u16,
-        /// Whether the name exists here, so that an upstream NXDOMAIN is relayed as NOERROR
-        /// ([`wire::relay_nxdomain_as_noerror`]). `false` for a bypassed name: that is forwarded as if not configured.
+        /// Whether another type of a name that exists here is asked for, so that an upstream NXDOMAIN is relayed as
+        /// NOERROR ([`wire::relay_nxdomain_as_noerror`]). `false` for a bypassed name and for the addresses of one whose
+        /// candidates are all down: those are forwarded as if not configured.
         exists: bool,
     },
     /// Park it and ask again when the name's answer is set; after at most 1 s with [`Waiting::Over`].
@@ -257,7 +258,7 @@ pub fn answer_query(
             wire::error(query, rcode::SERVFAIL, Some(ede::NOT_READY), out);
             Kind::NotReady
         }
-        State::Forward => return forward(Some(asked), true),
+        State::Forward => return forward(Some(asked), false),
     };
     Verdict::Reply { asked: Some(asked), kind }
 }

@@ -4,6 +4,7 @@
 //! A configured name and the name of a question meet as these bytes, so matching is byte equality and
 //! never a prefix of a text.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -109,8 +110,8 @@ impl FromStr for HostName {
             text
         } else {
             // The full stops of other scripts separate labels, too (RFC 3490, section 3.1).
-            let dotted = text.replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".");
-            ascii = hickory_proto::rr::Name::from_utf8(dotted).map_err(|_| NameError::Idna)?.to_ascii();
+            let labels = text.split(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']);
+            ascii = labels.map(a_label).collect::<Result<Vec<_>, _>>()?.join(".");
             &ascii
         };
         let text = text.strip_suffix('.').unwrap_or(text);
@@ -140,6 +141,15 @@ impl FromStr for HostName {
         }
         Ok(HostName(wire.into()))
     }
+}
+
+/// A label as ASCII. One that is it already stays as it is: IDNA would refuse the underscores of services.
+fn a_label(label: &str) -> Result<Cow<'_, str>, NameError> {
+    if label.is_ascii() {
+        return Ok(label.into());
+    }
+    let name = hickory_proto::rr::Name::from_utf8(label).map_err(|_| NameError::Idna)?;
+    Ok(name.to_ascii().into())
 }
 
 impl fmt::Display for HostName {
@@ -196,6 +206,7 @@ mod tests {
             ("_http._tcp.x", "_http._tcp.x", b"\x05_http\x04_tcp\x01x\0"),
             ("Bücher\u{3002}example\u{ff61}", "xn--bcher-kva.example", b"\x0dxn--bcher-kva\x07example\0"),
             ("bücher.example", "xn--bcher-kva.example", b"\x0dxn--bcher-kva\x07example\0"),
+            ("*.X_y.bücher", "*.x_y.xn--bcher-kva", b"\x01*\x03x_y\x0dxn--bcher-kva\0"),
         ] {
             let name: HostName = text.parse().unwrap();
             assert_eq!(name.to_string(), shown);
@@ -213,6 +224,8 @@ mod tests {
             (".", NameError::Empty),
             ("a..b", NameError::EmptyLabel),
             (".a", NameError::EmptyLabel),
+            ("ü..b", NameError::EmptyLabel),
+            ("x_ü.b", NameError::Idna),
             ("a b", NameError::Character(' ')),
             ("a.*.b", NameError::Character('*')),
             (long_label.as_str(), NameError::LabelTooLong),

@@ -1,19 +1,19 @@
 //! Changes of what a few paths lead to, as inotify(7) announces them.
 //!
 //! What a path leads to changes by a write, by a rename over it, by a symbolic link that is swapped on the way there
-//! and by a folder that comes or goes. So the folders are watched in which each step of the way is looked up: of the
-//! path itself, of the targets of links, and the nearest one that exists where one is missing.
+//! and by a folder that comes or goes. So the folders are watched in which a step of the way is looked up that may lead
+//! elsewhere: the links, of folders too, the last entry, and the first one that is missing.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
-/// Links in a row that are followed; the kernel follows 40.
-const MOST_LINKS: usize = 16;
+/// Links that are followed on the way of one path: as many as the kernel follows.
+const MOST_LINKS: usize = 40;
 /// Times that the folders are gone through at most, when they change while they are.
 const MOST_ROUNDS: usize = 4;
 
@@ -110,26 +110,42 @@ impl FileWatch {
     }
 }
 
-/// The folders in which a path is looked up, each with the entry that matters.
+/// The folders in which an absolute path is looked up, each with the entry that matters.
 fn steps(path: &Path) -> Vec<(PathBuf, OsString)> {
-    let mut steps = Vec::new();
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let Some(step) = nearest(&path) else { break };
-        steps.push(step);
-        let Ok(target) = std::fs::read_link(&path) else { break };
-        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    let (mut steps, mut links) = (Vec::new(), 0);
+    // No link is on the way to it.
+    let mut folder = PathBuf::from("/");
+    let mut ahead = entries(path);
+    while let Some(entry) = ahead.pop() {
+        if entry == ".." {
+            folder.pop();
+            continue;
+        }
+        let at = folder.join(&entry);
+        let target = std::fs::read_link(&at).ok();
+        if target.is_some() || ahead.is_empty() || !at.is_dir() {
+            steps.push((folder.clone(), entry));
+        }
+        match target {
+            Some(target) if links < MOST_LINKS => {
+                links += 1;
+                if target.is_absolute() {
+                    folder = PathBuf::from("/");
+                }
+                ahead.extend(entries(&target));
+            }
+            None if at.is_dir() => folder = at,
+            // It is waited for, or leads nowhere.
+            _ => break,
+        }
     }
     steps
 }
 
-/// The nearest folder above a path that exists, and its entry on the way.
-fn nearest(path: &Path) -> Option<(PathBuf, OsString)> {
-    let (mut folder, mut entry) = (path.parent()?, path.file_name()?);
-    while !folder.is_dir() {
-        (folder, entry) = (folder.parent()?, folder.file_name()?);
-    }
-    Some((folder.to_owned(), entry.to_owned()))
+/// What is to be looked up for a path, the first entry last.
+fn entries(path: &Path) -> Vec<OsString> {
+    let ways = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    ways.rev().map(|part| part.as_os_str().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -174,5 +190,36 @@ mod tests {
         watch.set(Vec::new()).unwrap();
         fs::write(at("link"), "6").unwrap();
         assert!(!watch.take(), "nothing is watched any more");
+    }
+
+    #[test]
+    fn a_folder_on_the_way_that_is_a_link_may_be_swapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        // As Kubernetes keeps the files of a ConfigMap: each a link by way of one that is swapped.
+        for version in ["one", "two"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("file"), version).unwrap();
+        }
+        symlink("one", at("data")).unwrap();
+        symlink("data/file", at("file")).unwrap();
+        fs::create_dir_all(at("deep/er")).unwrap();
+        symlink("../../data", at("deep/er/link")).unwrap();
+        for path in ["file", "data/file", "deep/er/link/file", "deep/er/../er/link/file"] {
+            let mut watch = FileWatch::new().unwrap();
+            watch.set(vec![at(path)]).unwrap();
+            assert!(!watch.take(), "{path}: nothing happened");
+            for (from, to) in [("one", "two"), ("two", "one")] {
+                symlink(to, at("swap")).unwrap();
+                fs::rename(at("swap"), at("data")).unwrap();
+                assert!(watch.take(), "{path}: it is in {to}");
+                fs::write(at(from).join("file"), "0").unwrap();
+                assert!(!watch.take(), "{path}: {from} is not on the way any more");
+                fs::write(at(to).join("file"), "1").unwrap();
+                assert!(watch.take(), "{path}: it is rewritten in {to}");
+            }
+        }
+        symlink("loop", at("loop")).unwrap();
+        assert!(steps(&at("loop/file")).len() <= MOST_LINKS + 1);
     }
 }

@@ -4,7 +4,7 @@
 //! readable, [`notify`] talks to the service manager, [`privileges`] gives root up, [`logger`] sets the log up,
 //! [`clock`] tells the time. [`watch`] waits for what the kernel announces by itself: [`network`] for changes of this
 //! host's addresses or routes, [`files`] for other files. [`memory`] gives back what is free, [`terminal`] takes the
-//! terminal over for a live table. Every error here is one line that says what happened and how to mend it.
+//! terminal over for a live table, [`output`] tells when nobody reads any more. Every error here is one line that says what happened and how to mend it.
 
 pub mod clock;
 pub mod files;
@@ -13,6 +13,7 @@ pub mod logger;
 pub mod memory;
 pub mod network;
 pub mod notify;
+pub mod output;
 pub mod privileges;
 pub mod signals;
 pub mod sockets;
@@ -23,7 +24,7 @@ pub use clock::{Clock, SuspendWatch};
 pub use logger::Logger;
 pub use notify::Notify;
 pub use signals::Signals;
-pub use sockets::Listener;
+pub use sockets::{Bound, Listener};
 pub use watch::{Change, Watch};
 
 use std::fmt;

@@ -1,13 +1,18 @@
 //! Signals as streams of bytes that the event loop waits on: no thread, nothing done inside a handler.
 //!
 //! SIGHUP asks for a reload, SIGTERM and SIGINT for a stop. SIGPIPE is ignored by Rust's start-up code already.
+//! They are taken over before anything else, so that a reload asked for while har starts is not its end. A stop ends a
+//! process that still starts at once: nothing is under way, and nobody looks at the streams yet.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::low_level::{pipe, unregister};
 
 /// The signals that har acts on.
@@ -15,6 +20,8 @@ use signal_hook::low_level::{pipe, unregister};
 pub struct Signals {
     reload: UnixStream,
     stop: UnixStream,
+    /// A stop does not wait to be looked at.
+    starting: Arc<AtomicBool>,
     registered: Vec<signal_hook::SigId>,
 }
 
@@ -28,18 +35,29 @@ pub struct Received {
 }
 
 impl Signals {
-    /// Takes the signals over from their default actions, until this is dropped.
+    /// Takes the signals over from their default actions, until this is dropped. Until [`Signals::started`] a stop ends
+    /// the process at once, with exit status 0.
     ///
     /// # Errors
     /// When there is no descriptor left, or the kernel refuses a handler.
     pub fn take_over() -> io::Result<Signals> {
         let (reload, on_reload) = stream_pair()?;
         let (stop, on_stop) = stream_pair()?;
-        let mut signals = Signals { reload, stop, registered: Vec::new() };
+        let starting = Arc::new(AtomicBool::new(true));
+        let mut signals = Signals { reload, stop, starting, registered: Vec::new() };
+        for signal in [SIGTERM, SIGINT] {
+            let at_once = flag::register_conditional_shutdown(signal, 0, Arc::clone(&signals.starting))?;
+            signals.registered.push(at_once);
+        }
         signals.registered.push(pipe::register(SIGTERM, on_stop.try_clone()?)?);
         signals.registered.push(pipe::register(SIGINT, on_stop)?);
         signals.registered.push(pipe::register(SIGHUP, on_reload)?);
         Ok(signals)
+    }
+
+    /// From now on a stop waits for [`Signals::received`]: there is something to be ended in order.
+    pub fn started(&self) {
+        self.starting.store(false, Ordering::SeqCst);
     }
 
     /// Has the loop woken under `token` when a signal arrives.
@@ -60,7 +78,7 @@ impl Signals {
     #[cfg(test)]
     pub(crate) fn scripted() -> (Signals, StdStream, StdStream) {
         let ((reload, on_reload), (stop, on_stop)) = (stream_pair().unwrap(), stream_pair().unwrap());
-        (Signals { reload, stop, registered: Vec::new() }, on_reload, on_stop)
+        (Signals { reload, stop, starting: Arc::default(), registered: Vec::new() }, on_reload, on_stop)
     }
 }
 
@@ -102,6 +120,7 @@ mod tests {
     fn a_signal_becomes_readable() {
         let mut poll = mio::Poll::new().unwrap();
         let mut signals = Signals::take_over().unwrap();
+        signals.started();
         signals.register(poll.registry(), Token(7)).unwrap();
         assert_eq!(signals.received(), Received::default());
         for (signal, expected) in [

@@ -1,4 +1,5 @@
-//! Listeners: a UDP socket and a TCP listener on each loopback address, bound by har or passed by systemd.
+//! Listeners: a UDP socket and a TCP listener on each loopback address, bound by har or passed by systemd, others while
+//! it runs.
 //!
 //! A failure says which address it was, who has it if that can be found, and what to do. All sockets are
 //! non-blocking and closed on `exec`.
@@ -20,6 +21,8 @@ const BACKLOG: i32 = 256;
 const RECEIVE_BUFFER: usize = 208 * 1024;
 /// Attempts to find a port free for both protocols when the kernel chooses it.
 const PORT_ATTEMPTS: usize = 16;
+/// Passed sockets at most: far more than a host has addresses for DNS.
+const MOST_PASSED: usize = 1 << 10;
 
 /// What serves one address.
 #[derive(Debug)]
@@ -50,6 +53,11 @@ impl BindError {
     pub fn is_missing_address(&self) -> bool {
         let errno = self.error.raw_os_error().map(Errno::from_raw);
         matches!(errno, Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT))
+    }
+
+    /// Whether this process may not have the port: a start with more rights may.
+    pub fn is_for_want_of_privileges(&self) -> bool {
+        self.error.kind() == ErrorKind::PermissionDenied
     }
 }
 
@@ -84,8 +92,10 @@ impl std::error::Error for BindError {}
 /// Listeners, and what is worth a warning about them.
 #[derive(Debug, Default)]
 pub struct Bound {
-    /// In the order of the addresses; never empty.
+    /// In the order of the addresses.
     pub listeners: Vec<Listener>,
+    /// Systemd passed them: the configuration's addresses mean nothing.
+    pub passed: bool,
     /// Addresses done without.
     pub warnings: Vec<String>,
 }
@@ -97,20 +107,29 @@ pub struct Bound {
 /// One line that names the address and the remedy.
 pub fn listen(addresses: &[SocketAddr], stated: bool) -> Result<Bound, Error> {
     if let Some(listeners) = passed()? {
-        return Ok(Bound { listeners, warnings: Vec::new() });
+        return Ok(Bound { listeners, passed: true, warnings: Vec::new() });
     }
+    let bound = bind_all(addresses, stated).map_err(|error| Error(error.to_string()))?;
+    if bound.listeners.is_empty() {
+        let why =
+            if bound.warnings.is_empty() { "server.listen is empty".to_owned() } else { bound.warnings.join("; ") };
+        return Err(Error(format!("there is nothing to listen on: {why}")));
+    }
+    Ok(bound)
+}
+
+/// One for each address, `stated` as in [`listen`].
+///
+/// # Errors
+/// The first address that could not be had. Nothing stays bound then.
+pub fn bind_all(addresses: &[SocketAddr], stated: bool) -> Result<Bound, BindError> {
     let mut bound = Bound::default();
     for &address in addresses {
         match bind(address) {
             Ok(listener) => bound.listeners.push(listener),
             Err(error) if error.is_missing_address() && !stated => bound.warnings.push(error.to_string()),
-            Err(error) => return Err(Error(error.to_string())),
+            Err(error) => return Err(error),
         }
-    }
-    if bound.listeners.is_empty() {
-        let why =
-            if bound.warnings.is_empty() { "server.listen is empty".to_owned() } else { bound.warnings.join("; ") };
-        return Err(Error(format!("there is nothing to listen on: {why}")));
     }
     Ok(bound)
 }
@@ -171,15 +190,17 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
 /// The sockets that systemd passed to this very process; `None` when there are none.
 ///
 /// # Errors
-/// When one of them is not for UDP or TCP, or not on loopback.
+/// When one of them is not for UDP or TCP, or not on loopback, or when it is not said how many there are.
 pub fn passed() -> Result<Option<Vec<Listener>>, Error> {
     let for_us = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-    if !for_us || !env::var("LISTEN_FDS").is_ok_and(|count| count != "0") {
+    let Some(stated) = env::var_os("LISTEN_FDS").filter(|_| for_us) else { return Ok(None) };
+    let count = count_of_passed(&stated.to_string_lossy())?;
+    if count == 0 {
         return Ok(None);
     }
     let mut source = listenfd::ListenFd::from_env();
     let mut sockets = Vec::new();
-    for index in 0..source.len() {
+    for index in 0..count {
         let fd = index + 3;
         if let Ok(Some(udp)) = source.take_udp_socket(index) {
             sockets.push(Socket::from(udp));
@@ -191,6 +212,16 @@ pub fn passed() -> Result<Option<Vec<Listener>>, Error> {
         }
     }
     pair(sockets).map(Some)
+}
+
+/// How many sockets were passed. As in sd_listen_fds(3) anything but a number is an error: whoever sets the variable
+/// means har to have sockets, and other addresses than theirs would be served without a word.
+fn count_of_passed(stated: &str) -> Result<usize, Error> {
+    stated.parse().ok().filter(|count| *count <= MOST_PASSED).ok_or_else(|| {
+        Error(format!(
+            "LISTEN_FDS={stated} is no number of passed sockets; unset it to listen on server.listen, or let har.socket set it"
+        ))
+    })
 }
 
 /// Puts the sockets of one address together.
@@ -277,6 +308,17 @@ mod tests {
             (error(Errno::EADDRINUSE, None), "ss -lntup"),
         ] {
             assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_passed_sockets_is_a_number() {
+        for (stated, count) in [("0", 0), ("2", 2), ("1024", 1024)] {
+            assert_eq!(count_of_passed(stated), Ok(count));
+        }
+        for wrong in ["", "abc", "-1", "1 ", "0x2", "1025", "99999999999999999999"] {
+            let text = count_of_passed(wrong).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("LISTEN_FDS={wrong} is no number")), "{text}");
         }
     }
 

@@ -17,7 +17,7 @@ use super::loops::Loops;
 use super::pace::{NameRounds, Pace};
 use super::refit::{self, Known, Searches};
 use super::tally::Tally;
-use super::{Certificates, Heard, Link, Message, Poller};
+use super::{Certificates, Heard, Link, Listeners, Message, Poller};
 use crate::config::Config;
 use crate::dns::lines::NameTable;
 use crate::dns::snapshot::NameAnswer;
@@ -49,7 +49,7 @@ pub struct Setup<'a> {
     /// What the state file remembers. Lent, since to free so much takes a while, and then answers are waited for.
     pub stored: &'a Stored,
     /// har's own listeners, never asked as upstreams.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Listeners,
     /// The clock of all health.
     pub clock: Clock,
     /// Where everybody writes to it.
@@ -119,10 +119,11 @@ impl Poller {
         let Prepared { config, catalogue, mut roster, searches, problems, now } = setup.prepared;
         roster.restore(&setup.stored.endpoints, &setup.stored.answers, now);
         roster.set_overrides(setup.stored.overrides.clone(), now);
-        let crew = Crew::new(setup.inbox.clone(), &config, setup.listeners.clone());
+        let listeners = setup.listeners.addresses().to_vec();
+        let crew = Crew::new(setup.inbox.clone(), &config, setup.listeners);
         let servers = crew.servers().to_vec();
         let mut poller = Poller {
-            ledger: Ledger::new(&config, &roster, setup.listeners, setup.stored, now),
+            ledger: Ledger::new(&config, &roster, listeners, setup.stored, now),
             config: Arc::new(config),
             catalogue,
             roster,

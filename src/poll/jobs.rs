@@ -15,6 +15,7 @@ use super::catalogue::{Catalogue, Compiled};
 use super::checks::Runner;
 use super::connect::bare;
 use super::discovery::{Finder, Refit};
+use super::listeners::{self, Listeners};
 use super::lookup::{self, Options, Upstreams};
 use super::refit::{Known, fill};
 use super::resolv_conf::Follower;
@@ -105,6 +106,8 @@ pub type Loaded = Result<Fresh, Report>;
 pub struct Fresh {
     /// What the file says.
     pub config: Config,
+    /// Other listeners, bound.
+    pub listening: listeners::Change,
     /// Knows the general upstream servers.
     pub follower: Box<Follower>,
     /// What was known of discovered candidates when it was read; it is in `config`.
@@ -122,7 +125,7 @@ pub struct Crew {
     lookups: usize,
     /// Targets whose last check ran into its time limit: their next one waits in the slow lane.
     pub(super) slow: HashSet<TargetId>,
-    listeners: Arc<[SocketAddr]>,
+    listeners: Listeners,
     /// Away while a worker looks.
     pub(super) follower: Option<Box<Follower>>,
     /// The files that the follower follows.
@@ -158,13 +161,13 @@ impl Upstream {
 
 impl Crew {
     /// Workers for a configuration. Looks for the upstream servers once, here, so that a starting daemon knows them.
-    pub fn new(inbox: Inbox<Message>, config: &Config, listeners: Vec<SocketAddr>) -> Crew {
+    pub fn new(inbox: Inbox<Message>, config: &Config, listeners: Listeners) -> Crew {
         let mut crew = Crew {
             pool: Arc::new(Pool::new(Limits::default())),
             inbox,
             lookups: 0,
             slow: HashSet::new(),
-            listeners: listeners.into(),
+            listeners,
             follower: None,
             files: Vec::new(),
             look_again: false,
@@ -176,7 +179,7 @@ impl Crew {
             }),
             looping: Vec::new(),
         };
-        let follower = follow(config, &crew.listeners);
+        let follower = follow(config, crew.listeners.addresses());
         crew.configure(config, follower);
         crew
     }
@@ -190,6 +193,11 @@ impl Crew {
         self.files = follower.files().to_vec();
         self.follower = Some(follower);
         kept
+    }
+
+    /// har listens elsewhere: it is not to ask itself there.
+    pub fn set_listeners(&mut self, listeners: Listeners) {
+        self.listeners = listeners;
     }
 
     /// The files that list the general upstream servers.
@@ -321,7 +329,7 @@ impl Crew {
 
     /// Reads the configuration again and prepares its checks.
     pub fn load(&mut self, running: &Config, mut catalogue: Catalogue, known: Known) {
-        let (inbox, path, listeners) = (self.inbox.clone(), running.path.clone(), Arc::clone(&self.listeners));
+        let (inbox, path, listeners) = (self.inbox.clone(), running.path.clone(), self.listeners.clone());
         let refusal = Report(vec![Problem::of_file(
             path.clone(),
             "no worker thread could be started to read it; send SIGHUP again",
@@ -330,7 +338,9 @@ impl Crew {
             let loaded = config::load_again(&path).map(|mut config| {
                 fill(&mut config, &known);
                 let compiled = catalogue.compile(&mut config);
-                Fresh { follower: follow(&config, &listeners), config, known, catalogue, compiled }
+                let listening = listeners.change(&config.server.listen, config.server.listen_stated);
+                let follower = follow(&config, listening.listeners.addresses());
+                Fresh { config, listening, follower, known, catalogue, compiled }
             });
             inbox.send(Message::Done(Done::Loaded(Box::new(loaded))));
         });
@@ -472,7 +482,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let config = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
         let inbox = Inbox::new();
-        let mut crew = Crew::new(inbox.clone(), &config, Vec::new());
+        let mut crew = Crew::new(inbox.clone(), &config, Listeners::default());
         crew.set_looping(&["127.0.0.1:9".parse().unwrap(), "127.0.0.2:9".parse().unwrap()]);
         for name in &config.names {
             crew.find(Finder::new(name, &SystemRoots::new()).unwrap());

@@ -75,6 +75,11 @@ impl Ledger {
         ledger
     }
 
+    /// har listens elsewhere.
+    pub fn set_listeners(&mut self, listeners: Vec<SocketAddr>) {
+        self.daemon.listen = listeners;
+    }
+
     /// Takes over the candidates of a configuration; what look-ups said of those that stay is kept.
     pub fn configure(&mut self, roster: &Roster) {
         self.firsts = Firsts::default();

@@ -18,6 +18,7 @@ mod http;
 mod http_connector;
 pub mod jobs;
 mod ledger;
+mod listeners;
 pub mod lookup;
 pub mod loops;
 pub mod pace;
@@ -52,12 +53,13 @@ use crate::health::wall::WallClock;
 use crate::health::{Event, EventKind, Override, State, Text, Time};
 use crate::mailbox::{self, Inbox};
 use crate::os::clock::wall_ms;
-use crate::os::{Clock, SuspendWatch, memory};
+use crate::os::{Clock, Listener, SuspendWatch, memory};
 use crate::store::{Batch, Writer};
 use catalogue::Catalogue;
 use certificates::Certificates;
 use jobs::{Crew, Done};
 use ledger::Ledger;
+pub use listeners::Listeners;
 use loops::{Loops, Traffic};
 use pace::{Extent, NameRounds, Pace};
 use refit::Searches;
@@ -148,6 +150,13 @@ pub enum Publication {
     },
     /// A reload was refused; the running configuration stays.
     ReloadRefused,
+    /// A reload changes where har listens.
+    Listeners {
+        /// Bound already.
+        add: Vec<Listener>,
+        /// No longer listed.
+        remove: Vec<SocketAddr>,
+    },
     /// New general upstream servers, or others that may be asked.
     Servers {
         /// The general ones.

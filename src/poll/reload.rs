@@ -61,6 +61,7 @@ impl Poller {
         for key in needs_restart(&self.config, &fresh.config) {
             warn!("{key} has changed: this takes effect with a restart of har");
         }
+        self.change_listeners(fresh.listening);
         keep_in_place(&mut fresh.config, &self.config);
         self.config = Arc::new(fresh.config);
         self.catalogue = fresh.catalogue;
@@ -111,14 +112,10 @@ fn refusal(report: &Report, now: Time) -> Event {
     Event::new(now, EventKind::Daemon, format!("the configuration was not taken over: {first}{more}"))
 }
 
-/// Keys whose change cannot take effect in a running daemon: sockets that need privileges, files opened at
-/// the start.
+/// Keys whose change cannot take effect in a running daemon: what the start alone opens or gives up.
 fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
     let (a, b) = (&running.server, &fresh.server);
     let mut keys = Vec::new();
-    if a.listen != b.listen {
-        keys.push("server.listen");
-    }
     if a.state != b.state {
         keys.push("server.state");
     }

@@ -261,8 +261,11 @@ impl Server {
     fn obey_signals(&mut self, now: Instant) {
         let received = self.signals.received();
         if received.reload && matches!(self.stop, Stop::No) {
-            self.reloading = true;
-            self.notify.reloading();
+            // One that comes during the start is a part of it: READY has to mean what it says.
+            if self.is_ready {
+                self.reloading = true;
+                self.notify.reloading();
+            }
             (self.desk.notices)(Notice::Reload);
         }
         for _ in 0..received.stops.min(2) {

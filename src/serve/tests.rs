@@ -327,17 +327,29 @@ fn the_service_manager_is_told() {
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let notify = Notify::to(format!("@{name}").as_bytes(), Some(Duration::from_millis(40))).unwrap();
     let mut server = start_with(8, notify);
+    // What came besides food for the watchdog until then.
     let wait = |wanted: &str| {
         let mut buffer = [0; 200];
+        let mut before = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "{wanted}");
             let length = manager.recv(&mut buffer).unwrap();
-            if buffer[..length].starts_with(wanted.as_bytes()) {
-                return;
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if message.starts_with(wanted) {
+                return before;
             }
+            before.extend((message != "WATCHDOG=1").then_some(message));
         }
     };
+    // A reload during the start is no READY: first results are still awaited.
+    server.reload.write_all(b"x").unwrap();
+    server.wait_for(|notice| matches!(notice, Notice::Reload));
+    server.updates.send(Update::Reloaded).unwrap();
+    for status in ["one", "two"] {
+        server.updates.send(Update::Status(status.to_owned())).unwrap();
+        assert_eq!(wait(&format!("STATUS={status}")), [""; 0]);
+    }
     server.updates.send(Update::Ready).unwrap();
     wait("READY=1");
     server.updates.send(Update::Status("fine".to_owned())).unwrap();

@@ -18,9 +18,6 @@ use crate::dns::HostName;
 use crate::dns::snapshot::{NameAnswer, Snapshot};
 use crate::os;
 
-/// Listener changes that wait for the loop, at most: more than a host has loopback addresses for DNS.
-const MAX_LISTENER_CHANGES: usize = 64;
-
 /// News for the event loop.
 pub enum Update {
     /// A new configuration.
@@ -170,10 +167,10 @@ impl Pending {
             Update::Renew => self.renew = true,
             Update::Probes(names) => self.probes = Some(names),
             Update::Listeners { add, remove } => {
+                // What the loop has not seen yet may be gone again. So those that wait are listeners of one configuration.
+                self.add.retain(|listener| !remove.contains(&listener.address));
                 self.add.extend(add);
-                self.add.truncate(MAX_LISTENER_CHANGES);
                 self.remove.extend(remove);
-                self.remove.truncate(MAX_LISTENER_CHANGES);
             }
             Update::Ready => self.ready = true,
             Update::Reloaded => self.reloaded = true,
@@ -224,5 +221,21 @@ mod tests {
         assert!(pending.table.is_some());
         assert_eq!(pending.answers.keys().copied().collect::<Vec<_>>(), [2]);
         assert!(sender.take().answers.is_empty());
+    }
+
+    #[test]
+    fn listeners_that_come_together_are_all_taken_but_those_that_went_again() {
+        let poll = mio::Poll::new().unwrap();
+        let sender = UpdateSender::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let bind = |_| os::sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (many, one) = ((0..100).map(bind).collect::<Vec<_>>(), bind(0));
+        let (first, last, old) = (many[0].address, one.address, "127.0.0.1:53".parse().unwrap());
+        sender.send(Update::Listeners { add: many, remove: vec![old] }).unwrap();
+        sender.send(Update::Listeners { add: vec![one], remove: vec![first] }).unwrap();
+        let pending = sender.take();
+        assert_eq!(pending.add.len(), 100);
+        assert!(pending.add.iter().all(|listener| listener.address != first));
+        assert_eq!(pending.add.last().map(|listener| listener.address), Some(last));
+        assert_eq!(pending.remove, [old, first]);
     }
 }

@@ -161,6 +161,15 @@ pub struct UpstreamRow {
     pub rtt_ms: Option<f64>,
 }
 
+impl UpstreamRow {
+    /// The note of a server that asks har.
+    pub const LOOP: &str = "a loop: har's own queries come back from it; tested every 60 s";
+    /// The note of a server that does not answer.
+    pub const DEAD: &str = "no reply of late; tried again every few seconds";
+    /// The note of a server that was listed and is not any more.
+    pub const GONE: &str = "no longer listed";
+}
+
 /// Everything that one change or one tick has to say. `Batch::default()` says nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {

@@ -1,8 +1,14 @@
 //! SIGHUP: a valid configuration replaces the running one, an invalid one is logged and ignored.
 
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+
+use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
 
-use crate::harness::{Backend, Har, har, wait_for};
+use crate::harness::daemon::free_port;
+use crate::harness::dns::{self, encode, question};
+use crate::harness::{Backend, Har, Reply, har, wait_for};
 
 fn name(name: &str, port: u16) -> String {
     format!(
@@ -110,6 +116,68 @@ fn what_needs_a_restart_is_named_and_the_rest_applies() {
     wait_for("a line about the user", || {
         har.log().lines().any(|line| line.contains("user") && line.contains("restart")).then_some(())
     });
+}
+
+#[test]
+fn a_reload_asked_for_while_har_starts_follows_the_start() {
+    let mut har = har().names(&name("old.example", 9)).prepare();
+    let (mut pipe, text) = har.spawn_held();
+    har.signal(Signal::SIGHUP);
+    har.rewrite_names(&(name("old.example", 9) + &name("new.example", 9)));
+    pipe.write_all(text.as_bytes()).expect("har reads");
+    drop(pipe);
+    assert!(har.becomes_ready(), "{}", har.log());
+    let daemon = "SELECT count(*) FROM event WHERE kind = 'daemon' AND reason LIKE";
+    har.until_sql(&format!("{daemon} '%started, 1 name from%'"), |count| count == "1");
+    har.until_sql(&format!("{daemon} '%was loaded again: 2 names%'"), |count| count == "1");
+}
+
+/// The daemon's list of listeners, replaced in its configuration file.
+fn listen(har: &Har, addresses: &[SocketAddr]) {
+    let text = std::fs::read_to_string(har.config_path()).expect("own folder");
+    let list: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+    let line = |line: &str| match line.starts_with("listen = ") {
+        true => format!("listen = [{}]\n", list.join(", ")),
+        false => format!("{line}\n"),
+    };
+    std::fs::write(har.config_path(), text.lines().map(line).collect::<String>()).expect("own folder");
+}
+
+fn ask_at(address: SocketAddr) -> String {
+    Reply::read(&dns::udp(address, &encode(&question("old.example", RecordType::A)))).first()
+}
+
+#[test]
+fn listeners_come_and_go_and_what_stays_is_left_alone() {
+    let (har, _backend) = start();
+    let stays = har.address();
+    let elsewhere = |last: u8| SocketAddr::from(([127, 0, 0, last], free_port(&[[127, 0, 0, last].into()])));
+    let [first, second] = [elsewhere(7), elsewhere(8)];
+    let listeners = |addresses: &[SocketAddr]| {
+        let wanted: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        har.until_sql("SELECT listen FROM daemon", |listen| wanted.iter().all(|address| listen.contains(address)));
+    };
+    let mut connection = har.tcp();
+    listen(&har, &[stays, first]);
+    reload(&har);
+    assert_eq!(ask_at(first), "127.0.0.2");
+    listeners(&[stays, first]);
+    assert!(!har.log().contains("restart"), "{}", har.log());
+
+    // One that cannot be had: nothing changes, until it can.
+    let taken = UdpSocket::bind(second).unwrap();
+    listen(&har, &[stays, second]);
+    reload(&har);
+    let refusal = format!("cannot listen on {second} (UDP): in use by");
+    wait_for("the reason", || har.log().contains(&refusal).then_some(()));
+    assert_eq!(ask_at(first), "127.0.0.2");
+    drop(taken);
+    reload(&har);
+    assert_eq!(ask_at(second), "127.0.0.2");
+    wait_for("the first to be closed", || TcpStream::connect(first).is_err().then_some(()));
+    drop(UdpSocket::bind(first).expect("it is free"));
+    listeners(&[stays, second]);
+    assert_eq!(connection.ask(&question("old.example", RecordType::A)).first(), "127.0.0.2", "all the while");
 }
 
 /// A figure of the process, kB.

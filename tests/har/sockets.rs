@@ -44,6 +44,17 @@ fn passed_sockets_are_served_and_listen_is_not_bound() {
 }
 
 #[test]
+fn without_a_number_of_passed_sockets_har_does_not_start() {
+    let mut har = names();
+    let mut command = Command::new("sh");
+    command.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=abc exec \"$@\"", "sh", BINARY, "serve", "--config"]);
+    command.arg(har.config_path());
+    har.spawn_as(command);
+    assert_eq!(har.ended().code(), Some(1));
+    assert!(har.log().contains("LISTEN_FDS=abc is no number of passed sockets"), "{}", har.log());
+}
+
+#[test]
 fn a_passed_socket_is_no_upstream() {
     let udp = UdpSocket::bind("127.0.0.5:0").unwrap();
     let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();

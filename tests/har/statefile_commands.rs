@@ -89,6 +89,24 @@ fn a_watched_status_in_a_pipe_is_a_plain_table_for_each_change() {
     assert!(!text.contains('\u{1b}'), "no control sequences: {text}");
 }
 
+#[test]
+fn who_follows_ends_with_the_reader_though_nothing_happens() {
+    let (mut har, _backends) = start();
+    assert!(har.stop().success());
+    for (subcommand, option) in [("events", "--follow"), ("status", "--watch")] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let mut command = har.tool(subcommand);
+        let child = command.arg(option).stdout(writer).spawn().expect("it starts");
+        // The writing end is the child's alone.
+        drop(command);
+        let mut following = Following { child, lines: Arc::default() };
+        let mut line = String::new();
+        BufReader::new(reader).read_line(&mut line).expect("a first line");
+        let status = wait_for("its end", || following.child.try_wait().expect("own child"));
+        assert!(status.success(), "{subcommand}: {status}");
+    }
+}
+
 /// A sample of the exposition format: name, labels, value.
 type Sample = (String, Vec<(String, String)>, f64);
 

@@ -47,6 +47,17 @@ fn a_query_that_never_ends_does_not_keep_it() {
 }
 
 #[test]
+fn a_start_is_broken_off() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut har = har().prepare();
+        let held = har.spawn_held();
+        har.signal(signal);
+        assert_eq!(har.ended().code(), Some(0), "{signal}");
+        drop(held);
+    }
+}
+
+#[test]
 fn the_state_file_is_one_file_after_a_clean_stop() {
     let mut har = har().names("[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]").start();
     assert_eq!(har.a("api.example"), "192.0.2.7");

@@ -142,7 +142,14 @@ pub struct Kept {
 impl Facts {
     /// Looks at everything.
     pub fn collect(root: &Root, config_path: &Path, now: Time) -> Facts {
-        let place = if config_path.is_absolute() { root.outside(&shown(config_path)) } else { config_path.to_owned() };
+        // A relative one is where the command was given.
+        let (place, config_path) = if config_path.is_absolute() {
+            (root.outside(&shown(config_path)), config_path.to_owned())
+        } else {
+            let place = std::path::absolute(config_path).unwrap_or_else(|_| config_path.to_owned());
+            let inside = within(root, &place);
+            (place, inside.into())
+        };
         let config = config::load(&place);
         let mut files = Files::default();
         PATTERNS.iter().for_each(|pattern| files.look(root, pattern));
@@ -155,7 +162,7 @@ impl Facts {
         for file in super::containers::named_files(&files) {
             files.look(root, &file);
         }
-        files.look(root, &shown(config_path));
+        files.look(root, &shown(&config_path));
         let proc = root.outside("/proc");
         let port = |&address: &SocketAddr| {
             let [udp, tcp] = [true, false].map(|udp| holder::look(&proc, address, udp));
@@ -164,7 +171,7 @@ impl Facts {
         let ports: Vec<Port> = listen.iter().map(port).collect();
         let state_path = config.as_ref().map_or(Path::new(defaults::STATE), |config| &config.server.state);
         let mut facts = Facts {
-            config_path: config_path.to_owned(),
+            config_path,
             state: State::look(root, &within(root, state_path)),
             limits: har_process(&ports).and_then(|pid| root.see(&format!("/proc/{pid}/limits"))),
             config,

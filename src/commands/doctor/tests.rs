@@ -282,6 +282,21 @@ fn the_exit_status_tells_a_problem_from_a_configuration_that_is_none() {
 }
 
 #[test]
+fn a_relative_configuration_is_named_as_the_host_does() {
+    let host = Host::sound();
+    // From the folder of the tests to the one of the host.
+    let here = std::env::current_dir().unwrap();
+    let mut up: std::path::PathBuf = here.components().skip(1).map(|_| "..").collect();
+    up.push(host.folder.path().strip_prefix("/").unwrap());
+    let facts = Facts::collect(&Root::new(host.folder.path()), &up.join("etc/har/har.toml"), NOW);
+    assert!(facts.config.is_ok());
+    assert!(facts.config_path.is_absolute(), "{:?}", facts.config_path);
+    let at_home = Path::new("Cargo.toml");
+    let facts = Facts::collect(&Root::new(Path::new("/")), at_home, NOW);
+    assert_eq!(facts.config_path, here.join(at_home), "as the daemon writes it down");
+}
+
+#[test]
 fn looking_changes_nothing() {
     let host = Host::sound();
     host.link("etc/resolv.conf", "../run/resolvconf/resolv.conf")

@@ -11,6 +11,7 @@ use super::{PAGE, Scene};
 use crate::config::Servers;
 use crate::dns::wire::rcode;
 use crate::poll::resolv_conf::{AUTO, is_own, parse};
+use crate::store::UpstreamRow;
 
 /// The general servers that har would use now, and the file they are from.
 pub fn servers(facts: &Facts) -> (Vec<SocketAddr>, Option<String>) {
@@ -93,25 +94,36 @@ fn loops(scene: &Scene<'_>, servers: &[SocketAddr], file: Option<&str>, out: &mu
 /// Servers that the running daemon does not use.
 fn left_out(scene: &Scene<'_>, servers: &[SocketAddr], out: &mut Vec<Finding>) {
     let Some(kept) = scene.kept().filter(|_| scene.runs_har()) else { return };
-    for row in kept.upstreams.iter().filter(|row| !row.usable && servers.contains(&row.address)) {
-        out.push(
-            Finding::problem(
-                "loop-found",
-                row.address.to_string(),
-                "the running har has left this upstream server out",
-            )
-            .why("it sent har's own queries back to har: whoever it is forwards to this host's har")
-            .mend("have that server forward elsewhere, or name another one; har tests it again every 60 s"),
-        );
+    let asked = scene.facts.asked.as_ref().map(|asked| asked.upstreams.as_slice()).unwrap_or_default();
+    // What it did not say here either is told below.
+    let is_silent = |address| asked.iter().any(|upstream| upstream.address == address && is_dead(upstream));
+    for row in kept.upstreams.iter().filter(|row| servers.contains(&row.address)) {
+        let place = row.address.to_string();
+        if row.note == UpstreamRow::LOOP {
+            out.push(
+                Finding::problem("loop-found", place, "the running har has left this upstream server out")
+                    .why("it sent har's own queries back to har: whoever it is forwards to this host's har")
+                    .mend("have that server forward elsewhere, or name another one; har tests it again every 60 s"),
+            );
+        } else if row.note == UpstreamRow::DEAD && !is_silent(row.address) {
+            out.push(
+                Finding::warning("upstream-dead", place, "the running har has had no reply from this server of late")
+                    .why("har goes on with the others and tries it again every few seconds; should they fail, nothing is left")
+                    .mend("see to the server and to the way there (upstream.source, a packet filter), or take it out"),
+            );
+        }
     }
+}
+
+fn is_dead(upstream: &Upstream) -> bool {
+    !matches!(upstream.heard, Heard::Reply { .. })
 }
 
 /// Servers that did not answer, or not well.
 fn silence(scene: &Scene<'_>, out: &mut Vec<Finding>) {
     let asked = scene.facts.asked.as_ref().map(|asked| asked.upstreams.as_slice()).unwrap_or_default();
-    let is_dead = |upstream: &&Upstream| !matches!(upstream.heard, Heard::Reply { .. });
     let mut general = asked.iter().filter(|upstream| upstream.route.is_none()).peekable();
-    if general.peek().is_some() && general.clone().all(|upstream| is_dead(&upstream)) {
+    if general.peek().is_some() && general.clone().all(is_dead) {
         let list: Vec<String> = general.map(said).collect();
         out.push(
             Finding::problem("upstreams-silent", "upstream", format!("no server answers: {}", list.join("; ")))
@@ -119,7 +131,7 @@ fn silence(scene: &Scene<'_>, out: &mut Vec<Finding>) {
                 .mend("see to the network, a packet filter on port 53, or the list of servers"),
         );
     } else {
-        for upstream in general.filter(is_dead) {
+        for upstream in general.filter(|upstream| is_dead(upstream)) {
             out.push(
                 Finding::warning("upstream-silent", upstream.address.to_string(), said(upstream))
                     .why("har goes on with the others; should they fail, nothing is left")
@@ -127,7 +139,7 @@ fn silence(scene: &Scene<'_>, out: &mut Vec<Finding>) {
             );
         }
     }
-    for upstream in asked.iter().filter(|upstream| upstream.route.is_some()).filter(is_dead) {
+    for upstream in asked.iter().filter(|upstream| upstream.route.is_some() && is_dead(upstream)) {
         let route = upstream.route.as_deref().unwrap_or_default();
         out.push(
             Finding::warning(

@@ -122,7 +122,7 @@ fn rows_of_the_contract() {
             "stale.example/aaaa stale: 0 aa rd ra | AAAA 2001:db8::3 5 | opt 1232 ede 3".into(),
         ),
         // All down and forwarded; by the route of the name.
-        (ask("fwd.corp.example", 1), "fwd.corp.example/a forward 1 exists".into()),
+        (ask("fwd.corp.example", 1), "fwd.corp.example/a forward 1".into()),
         // Cold start.
         (ask("cold.example", 1), "cold.example/a wait".into()),
         (ask("cold.example", 16), "cold.example/other forward 0 exists".into()),

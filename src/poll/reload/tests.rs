@@ -11,10 +11,10 @@ use crate::health::Outcome;
 use crate::health::discovery::{Answer, Found};
 use crate::mailbox::Inbox;
 use crate::os::Clock;
-use crate::poll::Message;
 use crate::poll::begin::{Setup, prepare};
 use crate::poll::connect::bare;
 use crate::poll::jobs::Done;
+use crate::poll::{Listeners, Message};
 use crate::store::{Hooks, Store, Writer};
 
 /// What a worker gets for a small configuration.
@@ -50,7 +50,7 @@ impl Staged {
         let setup = Setup {
             prepared,
             stored: &stored,
-            listeners: Vec::new(),
+            listeners: Listeners::default(),
             clock,
             inbox: inbox.clone(),
             writer,

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -236,6 +236,23 @@ impl Har {
     pub fn spawn(&mut self) {
         let command = self.command();
         self.spawn_as(command);
+    }
+
+    /// Starts it and holds it in the midst of reading its configuration, until the text is written to what is returned.
+    /// A reload finds an ordinary file.
+    #[track_caller]
+    pub fn spawn_held(&mut self) -> (fs::File, String) {
+        let (path, beside) = (self.config_path(), self.folder().join("har.toml.next"));
+        fs::rename(&path, &beside).expect("own folder");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("own folder");
+        self.spawn();
+        // There is no such thing as writing to a pipe that nobody has opened for reading.
+        let without_waiting = nix::fcntl::OFlag::O_NONBLOCK.bits();
+        let pipe = wait_for("har to read its configuration", || {
+            fs::OpenOptions::new().write(true).custom_flags(without_waiting).open(&path).ok()
+        });
+        fs::rename(&beside, &path).expect("own folder");
+        (pipe, self.builder.text(self.port))
     }
 
     /// Starts `command` in the daemon's place: whatever becomes the daemon by `exec`.

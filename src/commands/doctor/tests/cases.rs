@@ -40,6 +40,21 @@ fn kept(facts: &mut Facts) -> &mut Kept {
     facts.state.kept.as_mut().unwrap().as_mut().unwrap()
 }
 
+/// A server that the daemon does not use.
+fn unused(address: &str, note: &str) -> UpstreamRow {
+    UpstreamRow {
+        address: address.parse().unwrap(),
+        route: String::new(),
+        usable: false,
+        note: note.to_owned(),
+        queries: 9,
+        answers: 0,
+        timeouts: 9,
+        servfail: 0,
+        rtt_ms: None,
+    }
+}
+
 fn config(host: &Host, from: &str, to: &str) {
     assert!(CONFIG.contains(from));
     host.put("etc/har/har.toml", &CONFIG.replace(from, to));
@@ -467,20 +482,25 @@ pub const CASES: &[Case] = &[
     heard(
         "a loop that the daemon has found",
         |facts| {
-            let address = "10.0.0.2:53".parse().unwrap();
-            kept(facts).upstreams = vec![UpstreamRow {
-                address,
-                route: String::new(),
-                usable: false,
-                note: String::new(),
-                queries: 9,
-                answers: 0,
-                timeouts: 9,
-                servfail: 0,
-                rtt_ms: None,
-            }];
+            kept(facts).upstreams = vec![unused("10.0.0.2:53", UpstreamRow::LOOP)];
         },
         &["problem loop-found"],
+    ),
+    heard(
+        "a dead upstream that answers whoever looks, and one that is not listed",
+        |facts| {
+            let rows = [("10.0.0.2:53", UpstreamRow::DEAD), ("10.0.0.7:53", UpstreamRow::DEAD)];
+            kept(facts).upstreams = rows.map(|(address, note)| unused(address, note)).to_vec();
+        },
+        &["warning upstream-dead"],
+    ),
+    heard(
+        "an upstream that is dead to the daemon and to whoever looks",
+        |facts| {
+            kept(facts).upstreams = vec![unused("10.0.0.2:53", UpstreamRow::DEAD)];
+            upstreams(facts, &[Heard::Silence]);
+        },
+        &["problem upstreams-silent"],
     ),
     heard("a dead upstream", |facts| upstreams(facts, &[Heard::Silence]), &["problem upstreams-silent"]),
     heard(

@@ -121,13 +121,14 @@ fn a_loop_beside_a_server_that_answers_is_found_while_running() {
         har.log().contains("(a loop)").then_some(())
     });
     until_quiet(&turncoat);
-    let before = turncoat.count();
-    wait_for("twenty answers from the good server alone", || {
+    // What goes round already may outlast a silence of a loaded machine.
+    let more = wait_for("twenty answers from the good server alone", || {
+        let before = turncoat.count();
         (0..20).for_each(|_| assert_eq!(har.a("after.example"), "198.51.100.99"));
-        Some(())
+        let more = turncoat.count() - before;
+        (more <= 20).then_some(more)
     });
-    println!("found after {number} queries; {} more went round", turncoat.count() - before);
-    assert!(turncoat.count() <= before + 20, "the storm is over");
+    println!("found after {number} queries; {more} more went round");
 }
 
 #[test]

@@ -311,6 +311,11 @@ impl Endpoint {
         self.last_check.get().filter(|_| known).map(|last| last.after(self.interval() * STALE_INTERVALS))
     }
 
+    /// Whether its next observation waits for a run that has this property.
+    pub(super) fn waits_for(&self, is_so: impl Fn(TargetId) -> bool) -> bool {
+        self.checks.iter().any(|check| !check.heard && is_so(check.target))
+    }
+
     /// As far as a conflict of roles is concerned.
     pub(super) fn claim(&self) -> Claim {
         Claim {

@@ -78,7 +78,7 @@ impl Roster {
             self.hasten(target, now);
         }
         for index in 0..self.names.len() {
-            self.watch_staleness(index);
+            self.watch_staleness(index, now);
         }
     }
 
@@ -128,7 +128,7 @@ impl Roster {
         for target in targets {
             self.hasten(target, now);
         }
-        self.watch_staleness(index);
+        self.watch_staleness(index, now);
     }
 
     /// These names have no candidates yet because they are still being looked for.
@@ -175,7 +175,7 @@ impl Roster {
             self.restore_answer(record);
         }
         for index in 0..self.names.len() {
-            self.watch_staleness(index);
+            self.watch_staleness(index, now);
         }
     }
 
@@ -273,7 +273,7 @@ impl Roster {
         };
         let old_candidate = |endpoint: &Endpoint| old_spec.as_ref()?.candidates.get(endpoint.candidate());
         let mut old: Vec<Option<Endpoint>> = std::mem::take(&mut name.endpoints).into_iter().map(Some).collect();
-        (name.told, name.stale_timer) = (None, false);
+        name.told = None;
         // Its size from the start, fifty thousand times: what is cut off leaves holes.
         name.endpoints.reserve_exact(name.spec.candidates.len());
         for family in &mut name.families {
@@ -445,7 +445,7 @@ fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) 
 
 /// What a reload makes of a name that is as it was and has addresses alone.
 fn unchanged(mut name: Name) -> Name {
-    (name.told, name.stale_timer) = (None, false);
+    name.told = None;
     name.families.iter_mut().for_each(|family| family.unwritten = true);
     name.endpoints.iter_mut().for_each(|endpoint| endpoint.dirty = true);
     name

@@ -211,3 +211,71 @@ fn a_query_counts_from_when_it_was_asked() {
     world.roster.asked(0, asked, world.now);
     assert!(world.roster.is_idle(0, world.now), "heard of already");
 }
+
+#[test]
+fn a_check_that_outlasts_its_intervals_is_not_forgotten_meanwhile() {
+    let hang = |took| CheckResult { total: took, ..timeout() };
+    let states = |world: &World| -> Vec<String> {
+        let states = world.events.iter().filter(|event| event.kind == EventKind::State);
+        states.map(|event| format!("{:?} {}", event.after.as_deref(), event.reason)).collect()
+    };
+    // Up: the time limit of the check is above three of the fast intervals.
+    let (mut world, net) = world(vec![spec("api.example", &["10.0.0.1", "127.0.0.1"])]);
+    world.run(seconds(60));
+    set(&net, "10.0.0.1", hang(seconds(5)));
+    world.run(seconds(60));
+    assert_eq!(states(&world), ["Some(\"down\") 3 checks failed in a row: no connection"]);
+    // Down, at an interval of which five fit into a check, or waiting for a worker for minutes.
+    let mut api = spec("api.example", &["10.0.0.1"]);
+    Arc::make_mut(&mut api.policy).when_all_down = AllDown::Servfail;
+    Arc::make_mut(&mut api.pace).down_interval = seconds(1);
+    for took in [5, 400] {
+        let (mut world, net) = self::world(vec![api.clone()]);
+        set(&net, "10.0.0.1", hang(seconds(took)));
+        world.run(seconds(1500));
+        assert_eq!(states(&world).len(), 1, "{:?}", states(&world));
+        assert_eq!(world.plan(0, Family::V4), &Plan::AllDown);
+        // Runs that say nothing are no results, however long they take.
+        set(&net, "10.0.0.1", CheckResult { outcome: Outcome::LocalError, ..hang(seconds(2)) });
+        world.run(seconds(took + 10));
+        assert_eq!(world.roster.summary().unknown, 1);
+    }
+}
+
+#[test]
+fn a_check_shared_with_a_faster_name_says_nothing_about_the_pace_of_the_others() {
+    let specs = || {
+        let mut two = spec("two.example", &["10.0.0.1"]);
+        two.candidates[0].checks = Arc::new(vec![check(2), check(1)]);
+        let mut one = spec("one.example", &["10.0.0.1"]);
+        one.candidates[0].checks = Arc::new(vec![check(1)]);
+        Arc::make_mut(&mut one.pace).interval = seconds(1);
+        vec![one, two]
+    };
+    let (mut world, _) = world(specs());
+    world.run(seconds(120));
+    let records = world.roster.take_records(usize::MAX);
+    let intervals: Vec<u64> = records.endpoints.iter().map(|record| record.interval_ms).collect();
+    assert_eq!((intervals, world.roster.summary().up), (vec![1000, 10_000], 2));
+    assert!(!world.events.iter().any(|event| event.kind == EventKind::State), "{:?}", world.events);
+    // A restart resumes each check at the pace of the name that wants it most often.
+    let mut next = World::new(specs(), Box::new(|_, _, _| ok(10.0)));
+    next.now = world.now;
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    next.run(seconds(60));
+    assert!(!next.events.iter().any(|event| event.kind == EventKind::State), "{:?}", next.events);
+    assert_eq!(next.roster.summary().up, 2);
+}
+
+#[test]
+fn a_name_waits_once_for_its_results_to_become_too_old() {
+    let (mut world, _) = world(vec![spec("a.example", &["10.0.0.1"]), spec("b.example", &["10.0.0.2"])]);
+    for turn in 0..20 {
+        world.run(seconds(15));
+        let found = ["10.0.0.1", "10.0.0.3"];
+        world.roster.refit(spec("a.example", &found[..1 + turn / 2 % 2]), world.now);
+        assert_eq!(world.roster.stale.values().flatten().count(), 2, "{:?}", world.roster.stale);
+    }
+    world.roster.configure(vec![spec("b.example", &["10.0.0.2"])], world.now);
+    assert_eq!(world.roster.stale.values().flatten().count(), 1);
+}

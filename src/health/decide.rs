@@ -209,12 +209,16 @@ impl View<'_> {
         Some((Plan::one(addresses[family.index()].clone(), false), Basis::Pinned))
     }
 
+    /// What was answered before, without what is drained or no candidate's any more. Of the fallback list it may be.
     fn held(&self, family: Family) -> Option<Pick> {
-        let drained = |address| {
+        let left_out = |address| {
             let mut same = self.inputs[family.index()].iter().filter(|input| input.address == address).peekable();
-            same.peek().is_some() && same.all(|input| input.drained.is_some())
+            match same.peek() {
+                Some(_) => same.all(|input| input.drained.is_some()),
+                None => !self.fallback[family.index()].contains(&address),
+            }
         };
-        self.held[family.index()]?.held(drained).map(|plan| (plan, Basis::Held))
+        self.held[family.index()]?.held(left_out).map(|plan| (plan, Basis::Held))
     }
 
     fn by_rules(&self, family: Family, rankings: &[Ranking; 2]) -> Pick {
@@ -264,9 +268,8 @@ impl View<'_> {
             AllDown::Fallback => of_lists(self.fallback.clone()),
             AllDown::LastGood => of_lists(Family::BOTH.map(|family| {
                 let inputs = &self.inputs[family.index()];
-                let drained =
-                    |address| inputs.iter().any(|input: &Input<'_>| input.address == address && !allowed(input));
-                self.last_good[family.index()].iter().copied().filter(|address| !drained(*address)).collect()
+                let is_left = |address: &IpAddr| inputs.iter().any(|input| input.address == *address && allowed(input));
+                self.last_good[family.index()].iter().copied().filter(is_left).collect()
             })),
         }
     }

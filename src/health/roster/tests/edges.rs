@@ -268,6 +268,66 @@ fn a_check_shared_with_a_faster_name_says_nothing_about_the_pace_of_the_others()
 }
 
 #[test]
+fn what_is_no_candidate_any_more_is_neither_the_last_good_nor_held() {
+    let api = |candidates: &[&str]| {
+        let mut api = spec("api.example", candidates);
+        Arc::make_mut(&mut api.policy).when_all_down = AllDown::LastGood;
+        vec![api]
+    };
+    let both = ["10.0.0.1", "a.example"];
+    let (mut world, net) = world(api(&both));
+    world.zone.insert("a.example".into(), found(&["10.0.0.2"]));
+    set(&net, "10.0.0.1", ok(5.0));
+    world.run(seconds(60));
+    // The last good one is still a candidate: it is given though it is down.
+    set(&net, "10.0.0.2", refused());
+    world.run(seconds(60));
+    set(&net, "10.0.0.1", refused());
+    world.run(seconds(60));
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "all-down"));
+    let records = world.roster.take_records(usize::MAX);
+    world.roster.configure(api(&both[1..]), world.now);
+    world.settle();
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.2".to_owned()], "all-down"));
+    // The same after a restart with the other configuration.
+    let (mut next, net) = self::world(api(&both[1..]));
+    next.zone.insert("a.example".into(), found(&["10.0.0.2"]));
+    set(&net, "10.0.0.2", refused());
+    next.now = world.now;
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    next.run(seconds(60));
+    assert_eq!((next.answer(), next.basis(0, Family::V4)), (vec!["10.0.0.2".to_owned()], "all-down"));
+
+    // Held, and put back from before the first failure.
+    for at_once in [true, false] {
+        let (mut world, net) = self::world(api(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
+        set(&net, "10.0.0.1", ok(5.0));
+        world.run(seconds(60));
+        set(&net, "10.0.0.1", timeout());
+        world.run(seconds(14));
+        assert_eq!(world.answer(), ["10.0.0.2"]);
+        if at_once {
+            world.roster.configure(api(&["10.0.0.2", "10.0.0.3"]), world.now);
+        }
+        set(&net, "10.0.0.2", timeout());
+        set(&net, "10.0.0.3", timeout());
+        for _ in 0..400 {
+            world.run(Duration::from_millis(100));
+            if world.roster.summary().local_fault {
+                break;
+            }
+        }
+        assert!(world.roster.summary().local_fault);
+        if !at_once {
+            assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "held"));
+            world.roster.configure(api(&["10.0.0.2", "10.0.0.3"]), world.now);
+            world.settle();
+        }
+        assert_eq!(world.answer(), ["10.0.0.2"], "removed before the fault: {at_once}");
+    }
+}
+
+#[test]
 fn a_name_waits_once_for_its_results_to_become_too_old() {
     let (mut world, _) = world(vec![spec("a.example", &["10.0.0.1"]), spec("b.example", &["10.0.0.2"])]);
     for turn in 0..20 {

@@ -305,7 +305,20 @@ impl Endpoint {
         self.dirty = true;
     }
 
-    /// When nothing is known of it any more unless a result comes.
+    /// Its checks are others from now on: what the old ones found orders the answers, and the counts go on.
+    pub(super) fn check_otherwise(&mut self, candidate: &CandidateSpec, now: Time) {
+        if self.rare.is_some() {
+            let rare = self.rare_mut();
+            (rare.reported_priority, rare.certificate_days) = (None, None);
+        }
+        self.forget(false, now);
+        if candidate.checks.iter().all(|check| check.is_none) {
+            self.health = Health { state: State::Up, since: now, ..Health::default() };
+            (self.keeps_place, self.over_limit) = (false, false);
+        }
+    }
+
+    /// When nothing is known of it any more unless a result comes, or is under way: see [`Endpoint::waits_for`].
     pub(super) fn stale_at(&self) -> Option<Time> {
         let known = !self.checks.is_empty() && self.health.state != State::Unknown;
         self.last_check.get().filter(|_| known).map(|last| last.after(self.interval() * STALE_INTERVALS))

@@ -1,7 +1,7 @@
 //! Fits the roster to a configuration, to the state file, and to addresses that come and go.
 //!
-//! What did not change (name, host, address, checks) keeps everything it knows; what is checked differently
-//! keeps its place and counts as unknown; what is new is unknown; what is gone is taken out everywhere.
+//! What did not change (name, host, address, what its checks say) keeps everything it knows; what is checked
+//! differently keeps its place and its counts and is unknown; what is new is unknown; what is gone is taken out everywhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -460,25 +460,24 @@ fn carry_over(
     spec: &NameSpec,
     now: Time,
 ) -> Endpoint {
-    let old_checks = old_spec.candidates.get(endpoint.candidate()).map(|candidate| &candidate.checks);
-    if old_checks != Some(&candidate.checks) {
-        let mut new = Endpoint::new(position, endpoint.address, candidate, &spec.pace, now);
-        if new.health.state == State::Unknown {
-            endpoint.forget(false, now);
-            new.health = endpoint.health;
-            new.keeps_place = endpoint.keeps_place;
-        }
-        new.set_rank(endpoint.rank());
-        new.chosen = endpoint.chosen;
-        return new;
-    }
+    let same = old_spec.candidates.get(endpoint.candidate()).is_some_and(|old| is_checked_alike(old, candidate));
     endpoint.set_candidate(position);
     endpoint.dirty = true;
+    if !same {
+        endpoint.check_otherwise(candidate, now);
+    }
     if old_spec.policy.latency != spec.policy.latency {
         endpoint.change_latency(spec.policy.latency);
     }
     endpoint.weigh(&spec.policy);
     endpoint
+}
+
+/// Whether what was learned of one holds for the other: by the words of their checks, as at a start. What is not in the
+/// words (the patience, a password) changes how a check is run, not what it finds.
+fn is_checked_alike(one: &CandidateSpec, other: &CandidateSpec) -> bool {
+    let [one, other] = [one, other].map(|spec| spec.checks.iter().map(|check| &check.definition));
+    one.eq(other)
 }
 
 /// Every host name and drain record with the shortest interval that a name wants.

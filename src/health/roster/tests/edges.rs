@@ -1,7 +1,7 @@
 //! What is told apart only in corners: reported priorities, limits with a way back, reloads at a bad moment.
 
 use super::*;
-use crate::health::{LatencyOf, Policy};
+use crate::health::{DualStack, LatencyOf, Policy, Select};
 
 /// The state of an address of the first name, as the ranking saw it last.
 fn standing(world: &World, address: &str) -> String {
@@ -325,6 +325,22 @@ fn what_is_no_candidate_any_more_is_neither_the_last_good_nor_held() {
         }
         assert_eq!(world.answer(), ["10.0.0.2"], "removed before the fault: {at_once}");
     }
+}
+
+#[test]
+fn families_that_are_answered_in_turn_are_compared_by_their_fastest() {
+    let mut api = spec("api.example", &["10.0.0.1", "10.0.0.2", "2001:db8::1"]);
+    let policy = Policy { select: Select::RoundRobin, dual_stack: DualStack::Fastest, ..*api.policy };
+    api.policy = Arc::new(policy);
+    let (mut world, net) = world(vec![api]);
+    set(&net, "10.0.0.1", ok(207.0));
+    set(&net, "10.0.0.2", ok(6.0));
+    set(&net, "2001:db8::1", ok(86.0));
+    world.run(seconds(30));
+    assert_eq!((world.answer().len(), world.plan(0, Family::V6)), (2, &Plan::Empty));
+    set(&net, "10.0.0.2", ok(207.0));
+    world.run(seconds(300));
+    assert_eq!((world.plan(0, Family::V4), world.answer_of(0, Family::V6).len()), (&Plan::Empty, 1));
 }
 
 #[test]

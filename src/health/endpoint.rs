@@ -431,6 +431,9 @@ impl Endpoint {
             resumes: false,
         };
         self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms].map(Millis::from);
+        if !self.health.can_follow(self.last_ms(policy.latency)) {
+            self.change_latency(policy.latency);
+        }
         self.last_check = record.last_check.into();
         self.last_outcome = record.last_outcome;
         self.last_error = record.last_error.clone();

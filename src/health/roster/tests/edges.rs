@@ -344,6 +344,36 @@ fn families_that_are_answered_in_turn_are_compared_by_their_fastest() {
 }
 
 #[test]
+fn another_kind_of_latency_counts_from_the_restart_on() {
+    let specs = |latency| {
+        let mut api = spec("api.example", &["10.0.0.1"]);
+        Arc::make_mut(&mut api.policy).latency = latency;
+        vec![api]
+    };
+    for (before, after, ms) in [
+        (LatencyOf::Total, LatencyOf::Connect, 2.0),
+        (LatencyOf::Connect, LatencyOf::Total, 150.0),
+        (LatencyOf::Connect, LatencyOf::Connect, 2.0),
+    ] {
+        let result = CheckResult { connect: Some(Duration::from_millis(2)), ..ok(150.0) };
+        let script = move |result: &CheckResult| {
+            let result = result.clone();
+            Box::new(move |_: IpAddr, _: u32, _: Time| result.clone())
+        };
+        let mut world = World::new(specs(before), script(&result));
+        world.run(seconds(60));
+        let records = world.roster.take_records(usize::MAX);
+        let mut next = World::empty(script(&result));
+        next.now = world.now;
+        next.roster.configure(specs(after), next.now);
+        next.roster.restore(&records.endpoints, &records.answers, next.now);
+        next.settle();
+        assert_eq!(next.first_ms().map(f64::round), Some(ms), "{before:?} to {after:?}");
+        assert_eq!(next.roster.summary().up, 1);
+    }
+}
+
+#[test]
 fn a_name_waits_once_for_its_results_to_become_too_old() {
     let (mut world, _) = world(vec![spec("a.example", &["10.0.0.1"]), spec("b.example", &["10.0.0.2"])]);
     for turn in 0..20 {

@@ -268,6 +268,10 @@ impl Roster {
                 if old.candidates == other.spec.candidates {
                     std::mem::swap(&mut old.candidates, &mut other.spec.candidates);
                 }
+                // Until now nobody kept count of when it was asked for.
+                if old.pace.idle_after.is_zero() {
+                    other.last_asked = now;
+                }
                 (other, Some(old))
             }
         };

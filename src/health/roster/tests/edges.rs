@@ -374,6 +374,24 @@ fn another_kind_of_latency_counts_from_the_restart_on() {
 }
 
 #[test]
+fn a_reload_that_lets_a_name_rest_takes_it_as_just_asked_for() {
+    let api = |idle: u64| {
+        let mut api = spec("api.example", &["10.0.0.1"]);
+        Arc::make_mut(&mut api.pace).idle_after = seconds(idle);
+        vec![api]
+    };
+    let (mut world, _) = world(api(0));
+    world.run(seconds(600));
+    world.roster.configure(api(60), world.now);
+    world.run(seconds(50));
+    assert!(!world.roster.is_idle(0, world.now));
+    // Another time to rest is no query.
+    world.roster.configure(api(55), world.now);
+    world.run(seconds(6));
+    assert!(world.roster.is_idle(0, world.now));
+}
+
+#[test]
 fn a_name_waits_once_for_its_results_to_become_too_old() {
     let (mut world, _) = world(vec![spec("a.example", &["10.0.0.1"]), spec("b.example", &["10.0.0.2"])]);
     for turn in 0..20 {

@@ -85,6 +85,12 @@ impl Plan {
         all.into()
     }
 
+    /// Whether the same addresses come of it. What is given in turn may come in other shares.
+    pub(super) fn gives_what(&self, other: &Plan) -> bool {
+        let alike = std::mem::discriminant(self) == std::mem::discriminant(other);
+        self == other || (alike && self.addresses() == other.addresses())
+    }
+
     /// The same with stale marks and without some addresses; `None` when nothing would be left of it.
     fn held(&self, left_out: impl Fn(IpAddr) -> bool) -> Option<Plan> {
         let Plan::Addresses { turns, .. } = self else { return (*self == Plan::Empty).then_some(Plan::Empty) };

@@ -1,7 +1,7 @@
 //! What is told apart only in corners: reported priorities, limits with a way back, reloads at a bad moment.
 
 use super::*;
-use crate::health::{DualStack, LatencyOf, Policy, Select};
+use crate::health::{CandidateSpec, DualStack, LatencyOf, Policy, Select};
 
 /// The state of an address of the first name, as the ranking saw it last.
 fn standing(world: &World, address: &str) -> String {
@@ -402,4 +402,39 @@ fn a_name_waits_once_for_its_results_to_become_too_old() {
     }
     world.roster.configure(vec![spec("b.example", &["10.0.0.2"])], world.now);
     assert_eq!(world.roster.stale.values().flatten().count(), 1);
+}
+
+#[test]
+fn a_restart_leaves_answers_in_turn_as_they_were() {
+    let api = |weights: [u32; 2]| {
+        let mut api = spec("api.example", &["10.0.0.2", "10.0.0.1"]);
+        Arc::make_mut(&mut api.policy).select = Select::RoundRobin;
+        let candidates = api.candidates.drain(..).zip(weights);
+        api.candidates = candidates.map(|(candidate, weight)| CandidateSpec { weight, ..candidate }).collect();
+        vec![api]
+    };
+    let answer = |world: &mut World| {
+        world.roster.rewrite();
+        let answers = world.roster.take_records(usize::MAX).answers;
+        let answer = answers.into_iter().find(|answer| answer.family == Family::V4).unwrap();
+        (answer.addresses, answer.reason, answer.since)
+    };
+    let (mut world, _) = world(api([1, 1]));
+    world.run(seconds(60));
+    world.roster.rewrite();
+    let records = world.roster.take_records(usize::MAX);
+    let before = answer(&mut world);
+    let mut next = World::empty(Box::new(|_, _, _| ok(10.0)));
+    next.now = world.now.after(seconds(5));
+    next.roster.configure(api([1, 1]), next.now);
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    next.settle();
+    assert_eq!(answer(&mut next), before);
+    assert_eq!(next.plan(0, Family::V4), world.plan(0, Family::V4), "all turns are given");
+    assert!(next.events.is_empty(), "{:?}", next.events);
+    // Other shares of the same are given, and are no other answer.
+    next.roster.configure(api([3, 1]), next.now);
+    next.settle();
+    assert_eq!(answer(&mut next), before);
+    assert_ne!(next.plan(0, Family::V4), world.plan(0, Family::V4));
 }

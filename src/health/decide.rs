@@ -85,6 +85,12 @@ impl Plan {
         all.into()
     }
 
+    /// Whether the same addresses come of it. What is given in turn may come in other shares.
+    pub(super) fn gives_what(&self, other: &Plan) -> bool {
+        let alike = std::mem::discriminant(self) == std::mem::discriminant(other);
+        self == other || (alike && self.addresses() == other.addresses())
+    }
+
     /// The same with stale marks and without some addresses; `None` when nothing would be left of it.
     fn held(&self, left_out: impl Fn(IpAddr) -> bool) -> Option<Plan> {
         let Plan::Addresses { turns, .. } = self else { return (*self == Plan::Empty).then_some(Plan::Empty) };
@@ -209,12 +215,16 @@ impl View<'_> {
         Some((Plan::one(addresses[family.index()].clone(), false), Basis::Pinned))
     }
 
+    /// What was answered before, without what is drained or no candidate's any more. Of the fallback list it may be.
     fn held(&self, family: Family) -> Option<Pick> {
-        let drained = |address| {
+        let left_out = |address| {
             let mut same = self.inputs[family.index()].iter().filter(|input| input.address == address).peekable();
-            same.peek().is_some() && same.all(|input| input.drained.is_some())
+            match same.peek() {
+                Some(_) => same.all(|input| input.drained.is_some()),
+                None => !self.fallback[family.index()].contains(&address),
+            }
         };
-        self.held[family.index()]?.held(drained).map(|plan| (plan, Basis::Held))
+        self.held[family.index()]?.held(left_out).map(|plan| (plan, Basis::Held))
     }
 
     fn by_rules(&self, family: Family, rankings: &[Ranking; 2]) -> Pick {
@@ -264,9 +274,8 @@ impl View<'_> {
             AllDown::Fallback => of_lists(self.fallback.clone()),
             AllDown::LastGood => of_lists(Family::BOTH.map(|family| {
                 let inputs = &self.inputs[family.index()];
-                let drained =
-                    |address| inputs.iter().any(|input: &Input<'_>| input.address == address && !allowed(input));
-                self.last_good[family.index()].iter().copied().filter(|address| !drained(*address)).collect()
+                let is_left = |address: &IpAddr| inputs.iter().any(|input| input.address == *address && allowed(input));
+                self.last_good[family.index()].iter().copied().filter(is_left).collect()
             })),
         }
     }
@@ -287,10 +296,13 @@ impl View<'_> {
         if !picks.iter().all(|(_, basis)| matches!(basis, Basis::Ranked | Basis::Panic)) {
             return None;
         }
+        // Each answer begins with what its clients take. Of answers that are given in turn the fastest tells what the
+        // family can do: its members are equals because the configuration says so.
         let best = |family: Family| {
-            let first = rankings[family.index()].places.first()?;
-            let input = &self.inputs[family.index()][first.input];
-            Some((input.latency_ms?, input.deviation_ms))
+            let firsts = rankings[family.index()].turns.iter().filter_map(|turn| turn.first());
+            let inputs = firsts.map(|&first| &self.inputs[family.index()][first]);
+            let measured = inputs.filter_map(|input| Some((input.latency_ms?, input.deviation_ms)));
+            measured.min_by(|one, other| one.0.total_cmp(&other.0))
         };
         let (v4, v6) = (best(Family::V4)?, best(Family::V6)?);
         let [v4_answered, v6_answered] = self.incumbent.map(|incumbent| !incumbent.is_empty());

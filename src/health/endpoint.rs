@@ -305,10 +305,28 @@ impl Endpoint {
         self.dirty = true;
     }
 
-    /// When nothing is known of it any more unless a result comes.
+    /// Its checks are others from now on: what the old ones found orders the answers, and the counts go on.
+    pub(super) fn check_otherwise(&mut self, candidate: &CandidateSpec, now: Time) {
+        if self.rare.is_some() {
+            let rare = self.rare_mut();
+            (rare.reported_priority, rare.certificate_days) = (None, None);
+        }
+        self.forget(false, now);
+        if candidate.checks.iter().all(|check| check.is_none) {
+            self.health = Health { state: State::Up, since: now, ..Health::default() };
+            (self.keeps_place, self.over_limit) = (false, false);
+        }
+    }
+
+    /// When nothing is known of it any more unless a result comes, or is under way: see [`Endpoint::waits_for`].
     pub(super) fn stale_at(&self) -> Option<Time> {
         let known = !self.checks.is_empty() && self.health.state != State::Unknown;
         self.last_check.get().filter(|_| known).map(|last| last.after(self.interval() * STALE_INTERVALS))
+    }
+
+    /// Whether its next observation waits for a run that has this property.
+    pub(super) fn waits_for(&self, is_so: impl Fn(TargetId) -> bool) -> bool {
+        self.checks.iter().any(|check| !check.heard && is_so(check.target))
     }
 
     /// As far as a conflict of roles is concerned.
@@ -413,6 +431,9 @@ impl Endpoint {
             resumes: false,
         };
         self.times_ms = [record.connect_ms, record.first_byte_ms, record.total_ms].map(Millis::from);
+        if !self.health.can_follow(self.last_ms(policy.latency)) {
+            self.change_latency(policy.latency);
+        }
         self.last_check = record.last_check.into();
         self.last_outcome = record.last_outcome;
         self.last_error = record.last_error.clone();

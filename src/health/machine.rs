@@ -117,6 +117,14 @@ impl Health {
         }
     }
 
+    /// Whether its latency can be the smoothed one of a row of samples that ended with this one. After a sample it is 0.7
+    /// of the distance away, and the deviation is 0.3 of that at least; a millisecond is nothing.
+    pub(super) fn can_follow(&self, last_ms: Option<f64>) -> bool {
+        let (Some(latency), Some(last)) = (self.latency_ms.get(), last_ms) else { return true };
+        let farthest = self.deviation_ms.get().unwrap_or(latency) * (1.0 - SMOOTHING) / SMOOTHING;
+        (latency - last).abs() <= farthest + 1.0
+    }
+
     fn push(&mut self, success: bool) {
         self.window = ((self.window << 1) | u32::from(success)) & ((1 << WINDOW) - 1);
         self.window_len = (self.window_len + 1).min(WINDOW);

@@ -162,13 +162,14 @@ fn is_same(a: &Override, b: &Override) -> bool {
 
 /// Drain records.
 impl Roster {
-    /// What a look-up of a drain record yielded: the strings of each record. After a failure other than NXDOMAIN
-    /// what it listed last stays drained.
+    /// What a look-up of a drain record yielded: the strings of each record, and how host names are read
+    /// ([`DrainList::parse`]). After a failure other than NXDOMAIN what it listed last stays drained.
     pub fn apply_drain_text(
         &mut self,
         record: &str,
         records: Result<Vec<Vec<String>>, LookupFailure>,
         ttl: Option<Duration>,
+        read_name: fn(&str) -> Option<String>,
         now: Time,
     ) {
         let record: Arc<str> = record.into();
@@ -176,7 +177,7 @@ impl Roster {
         if !self.lookups.applied_text(&record, ttl, failed, self.machine, now) || failed {
             return;
         }
-        let (list, problems) = DrainList::parse(&record, &records.unwrap_or_default(), self.wall.at(now));
+        let (list, problems) = DrainList::parse(&record, &records.unwrap_or_default(), read_name, self.wall.at(now));
         let told = self.drain_problems.entry(Arc::clone(&record)).or_default();
         for problem in problems.iter().filter(|problem| !told.contains(problem)) {
             let reason = format!("drain record {record}: ignored: {problem}");

@@ -226,7 +226,13 @@ impl DrainList {
     /// Reads the strings of TXT records: `IP=ADDRESS` or `HOST=NAME`, each with an optional
     /// `IpExpires=RFC3339` behind a blank, comma or semicolon, or in the next string of the same record (records
     /// come in any order). What cannot be read is returned beside the list, in words.
-    pub fn parse(record: &str, records: &[Vec<String>], now: Time) -> (DrainList, Vec<String>) {
+    /// `read_name` makes of a host name what a candidate's name is kept as, or nothing of what is none.
+    pub fn parse(
+        record: &str,
+        records: &[Vec<String>],
+        read_name: fn(&str) -> Option<String>,
+        now: Time,
+    ) -> (DrainList, Vec<String>) {
         let mut list = DrainList { record: record.to_owned(), ..DrainList::default() };
         let mut problems = Vec::new();
         let numbered = records.iter().flat_map(|strings| strings.iter().enumerate());
@@ -235,7 +241,7 @@ impl DrainList {
             if place == 0 {
                 begin = list.entries.len();
             }
-            if let Err(problem) = list.read(string, begin) {
+            if let Err(problem) = list.read(string, begin, read_name) {
                 problems.push(format!("{string:?}: {problem}"));
             }
         }
@@ -306,7 +312,7 @@ impl DrainList {
     }
 
     /// Reads one string; `begin` is where the entries of its record begin.
-    fn read(&mut self, string: &str, begin: usize) -> Result<(), String> {
+    fn read(&mut self, string: &str, begin: usize, read_name: fn(&str) -> Option<String>) -> Result<(), String> {
         let words = string.split([' ', ',', ';', '\t']).filter(|word| !word.is_empty());
         let mut entry: Option<(Target, Option<Time>)> = None;
         for word in words {
@@ -314,11 +320,19 @@ impl DrainList {
             match key.to_ascii_lowercase().as_str() {
                 "ip" | "host" if entry.is_some() => return Err("more than one IP or HOST".to_owned()),
                 "ip" => {
-                    let address = IpAddr::from_str(value).map_err(|_| format!("{value:?} is not an address"))?;
+                    let Target::Address(address) = Target::parse(value) else {
+                        return Err(format!("{value:?} is not an address"));
+                    };
                     entry = Some((Target::Address(address), None));
                 }
-                "host" if normal_name(value).is_empty() => return Err("HOST is empty".to_owned()),
-                "host" => entry = Some((Target::Name(normal_name(value)), None)),
+                "host" => {
+                    let host = match Target::parse(value) {
+                        Target::Name(_) => read_name(value).map(Target::Name),
+                        address => Some(address),
+                    };
+                    entry =
+                        Some((host.ok_or_else(|| format!("{value:?} is neither a host name nor an address"))?, None));
+                }
                 "ipexpires" => {
                     let end =
                         jiff::Timestamp::from_str(value).map_err(|_| format!("{value:?} is not an RFC 3339 time"))?;
@@ -386,12 +400,21 @@ mod tests {
             "IP=10.0.0.300",
             "nonsense",
             "PORT=1",
+            "HOST=10.0.0.2",
+            "IP=::ffff:10.0.0.3",
+            "HOST=[2001:db8::4]",
+            "HOST=a..b",
         ]
         .map(|text| vec![text.to_owned()]);
+        let read_name = |name: &str| (!name.contains("..")).then(|| normal_name(name));
         let own = [vec!["IP=2001:db8::1".to_owned(), "IpExpires=2033-11-14T22:13:20+01:00".to_owned()]];
-        let (mut list, problems) = DrainList::parse("d.example", &[&strings[..], &own].concat(), Time(0));
-        assert_eq!(problems.len(), 4, "{problems:?}");
-        assert_eq!(list.targets().len(), 3);
+        let (mut list, problems) = DrainList::parse("d.example", &[&strings[..], &own].concat(), read_name, Time(0));
+        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert_eq!(list.targets().len(), 6);
+        let other = Host::Name("c.example".into());
+        for address in ["10.0.0.1", "10.0.0.2", "10.0.0.3", "2001:db8::4"] {
+            assert!(list.words(&other, address.parse().unwrap()).is_some(), "{address}");
+        }
         let b = Host::Name("b.example".into());
         assert!(list.words(&b, "10.9.9.9".parse().unwrap()).is_some_and(|words| words.contains("2023")));
         assert_eq!(list.next_expiry(), Some(Time(1_700_000_000_000)));

@@ -1,7 +1,7 @@
 //! Fits the roster to a configuration, to the state file, and to addresses that come and go.
 //!
-//! What did not change (name, host, address, checks) keeps everything it knows; what is checked differently
-//! keeps its place and counts as unknown; what is new is unknown; what is gone is taken out everywhere.
+//! What did not change (name, host, address, what its checks say) keeps everything it knows; what is checked
+//! differently keeps its place and its counts and is unknown; what is new is unknown; what is gone is taken out everywhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -78,7 +78,7 @@ impl Roster {
             self.hasten(target, now);
         }
         for index in 0..self.names.len() {
-            self.watch_staleness(index);
+            self.watch_staleness(index, now);
         }
     }
 
@@ -128,7 +128,7 @@ impl Roster {
         for target in targets {
             self.hasten(target, now);
         }
-        self.watch_staleness(index);
+        self.watch_staleness(index, now);
     }
 
     /// These names have no candidates yet because they are still being looked for.
@@ -175,7 +175,7 @@ impl Roster {
             self.restore_answer(record);
         }
         for index in 0..self.names.len() {
-            self.watch_staleness(index);
+            self.watch_staleness(index, now);
         }
     }
 
@@ -268,12 +268,16 @@ impl Roster {
                 if old.candidates == other.spec.candidates {
                     std::mem::swap(&mut old.candidates, &mut other.spec.candidates);
                 }
+                // Until now nobody kept count of when it was asked for.
+                if old.pace.idle_after.is_zero() {
+                    other.last_asked = now;
+                }
                 (other, Some(old))
             }
         };
         let old_candidate = |endpoint: &Endpoint| old_spec.as_ref()?.candidates.get(endpoint.candidate());
         let mut old: Vec<Option<Endpoint>> = std::mem::take(&mut name.endpoints).into_iter().map(Some).collect();
-        (name.told, name.stale_timer) = (None, false);
+        name.told = None;
         // Its size from the start, fifty thousand times: what is cut off leaves holes.
         name.endpoints.reserve_exact(name.spec.candidates.len());
         for family in &mut name.families {
@@ -445,7 +449,7 @@ fn mark_resolution(lookups: &Lookups, endpoint: &mut Endpoint, host: &Arc<str>) 
 
 /// What a reload makes of a name that is as it was and has addresses alone.
 fn unchanged(mut name: Name) -> Name {
-    (name.told, name.stale_timer) = (None, false);
+    name.told = None;
     name.families.iter_mut().for_each(|family| family.unwritten = true);
     name.endpoints.iter_mut().for_each(|endpoint| endpoint.dirty = true);
     name
@@ -460,25 +464,24 @@ fn carry_over(
     spec: &NameSpec,
     now: Time,
 ) -> Endpoint {
-    let old_checks = old_spec.candidates.get(endpoint.candidate()).map(|candidate| &candidate.checks);
-    if old_checks != Some(&candidate.checks) {
-        let mut new = Endpoint::new(position, endpoint.address, candidate, &spec.pace, now);
-        if new.health.state == State::Unknown {
-            endpoint.forget(false, now);
-            new.health = endpoint.health;
-            new.keeps_place = endpoint.keeps_place;
-        }
-        new.set_rank(endpoint.rank());
-        new.chosen = endpoint.chosen;
-        return new;
-    }
+    let same = old_spec.candidates.get(endpoint.candidate()).is_some_and(|old| is_checked_alike(old, candidate));
     endpoint.set_candidate(position);
     endpoint.dirty = true;
+    if !same {
+        endpoint.check_otherwise(candidate, now);
+    }
     if old_spec.policy.latency != spec.policy.latency {
         endpoint.change_latency(spec.policy.latency);
     }
     endpoint.weigh(&spec.policy);
     endpoint
+}
+
+/// Whether what was learned of one holds for the other: by the words of their checks, as at a start. What is not in the
+/// words (the patience, a password) changes how a check is run, not what it finds.
+fn is_checked_alike(one: &CandidateSpec, other: &CandidateSpec) -> bool {
+    let [one, other] = [one, other].map(|spec| spec.checks.iter().map(|check| &check.definition));
+    one.eq(other)
 }
 
 /// Every host name and drain record with the shortest interval that a name wants.

@@ -318,7 +318,8 @@ impl Entry {
         }
     }
 
-    /// The TTL if it is shorter than the interval; after a failure 1 s, doubling. Jitter only shortens.
+    /// The TTL if it is shorter than the interval; after a failure 1 s, doubling up to that: one family may fail for
+    /// good while the other one's addresses move. Jitter only shortens.
     fn next_interval(&mut self, ttl: Option<Duration>, failed: bool, machine: u64, id: u64) -> Duration {
         self.turn += 1;
         let together = self.turn == 1 || self.failures > 0;
@@ -329,7 +330,7 @@ impl Entry {
             // the interval, so that they part.
             0 if together => return usual.mul_f64(spread(machine, &self.job.host)).max(LEAST_INTERVAL),
             0 => usual,
-            failures => LEAST_INTERVAL.saturating_mul(1 << (failures - 1).min(16)).min(self.interval),
+            failures => LEAST_INTERVAL.saturating_mul(1 << (failures - 1).min(16)).min(usual),
         };
         jittered(next.mul_f64(0.9), machine, id, self.turn).max(LEAST_INTERVAL)
     }
@@ -404,6 +405,8 @@ mod tests {
         let host: Arc<str> = "a.example".into();
         let mut lookups = lookups(&host);
         let second = |n| Some(Duration::from_secs(n));
+        // One family resolves, the other one never does.
+        let half = || LookupResult { v6: Err(LookupFailure::ServerFailure), ..v4(Ok(&[1])) };
         for (result, ttl, least, most) in [
             (v4(Ok(&[1])), None, 1_000, 30_000),
             (v4(Ok(&[1])), second(300), 24_000, 30_000),
@@ -413,6 +416,10 @@ mod tests {
             (v4(Err(LookupFailure::Timeout)), None, 1_600, 2_000),
             (v4(Ok(&[1])), None, 1_000, 30_000),
             (v4(Ok(&[1])), None, 24_000, 30_000),
+            (half(), second(3), 1_000, 1_000),
+            (half(), second(3), 1_600, 2_000),
+            (half(), second(3), 2_400, 3_000),
+            (half(), second(3), 2_400, 3_000),
         ] {
             lookups.apply(&host, &LookupResult { ttl, ..result }, 1, Time(0)).unwrap();
             let due = lookups.next_due().unwrap().0;

@@ -26,6 +26,10 @@ use super::target::{Mark, Targets, User};
 use super::wall::WallClock;
 use super::{AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Host, NameSpec, Outcome, State, Time};
 
+/// A name with a run that takes longer than its results keep is looked at again after its interval, but not sooner than
+/// this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Everything that is known about every configured name.
 #[derive(Debug, Default)]
 pub struct Roster {
@@ -81,6 +85,7 @@ pub(super) struct Name {
     pub(super) cold: bool,
     /// What the last decision said; `None` = tell again whatever it is.
     pub(super) told: Option<(bool, bool)>,
+    /// It stands in [`Roster::stale`], once.
     pub(super) stale_timer: bool,
 }
 
@@ -240,6 +245,10 @@ impl Roster {
         let counts = silent && (in_window(proved, now, window) || self.counts(address, &users));
         for &user in users.iter() {
             self.apply_to_endpoint(id, (user, address), result, silent, now);
+            if result.outcome == Outcome::LocalError {
+                // The next run may be under way before anything else happens.
+                self.forget_old(user.name(), now);
+            }
         }
         if let Some(target) = self.targets.get_mut(id) {
             target.users = users;
@@ -404,16 +413,23 @@ impl Roster {
                 return;
             }
             names.sort_unstable();
-            names.into_iter().for_each(|name| self.forget_stale(name as usize, now));
+            for index in names.into_iter().map(|index| index as usize) {
+                self.forget_old(index, now);
+                if let Some(name) = self.names.get_mut(index) {
+                    name.stale_timer = false;
+                }
+                self.watch_staleness(index, now);
+            }
         }
     }
 
-    /// Nothing is known any more of what had no result for three of its intervals.
-    fn forget_stale(&mut self, index: usize, now: Time) {
+    /// Nothing is known any more of what had no result for three of its intervals. A run that takes longer than that,
+    /// or waits for a worker so long, is no missing one: its result decides.
+    fn forget_old(&mut self, index: usize, now: Time) {
         let Some(name) = self.names.get_mut(index) else { return };
-        name.stale_timer = false;
+        let is_under_way = |id| self.targets.get(id).is_some_and(|target| target.is(Mark::Running));
         for endpoint in &mut name.endpoints {
-            if endpoint.stale_at().is_none_or(|at| at > now) {
+            if endpoint.stale_at().is_none_or(|at| at > now) || endpoint.waits_for(is_under_way) {
                 continue;
             }
             let mut event = Event::new(now, EventKind::State, "no result for three of its intervals".to_owned());
@@ -427,13 +443,17 @@ impl Roster {
             self.dirty.insert(index);
             self.unwritten.insert(index);
         }
-        self.watch_staleness(index);
     }
 
-    /// Sees to it that a name is looked at when its results may have become too old.
-    pub(super) fn watch_staleness(&mut self, index: usize) {
+    /// Sees to it that a name is looked at when its results may have become too old; where a run was under way then,
+    /// an interval later again.
+    pub(super) fn watch_staleness(&mut self, index: usize, now: Time) {
         let Some(name) = self.names.get_mut(index).filter(|name| !name.stale_timer) else { return };
-        if let Some(at) = name.endpoints.iter().filter_map(Endpoint::stale_at).min() {
+        let look = |endpoint: &Endpoint| {
+            let at = endpoint.stale_at()?;
+            Some(if at > now { at } else { now.after(endpoint.interval().max(LOOK_AGAIN)) })
+        };
+        if let Some(at) = name.endpoints.iter().filter_map(look).min() {
             name.stale_timer = true;
             // On whole seconds, so that many names share a wake-up.
             let at = Time(at.0.div_ceil(1000).saturating_mul(1000));
@@ -451,6 +471,7 @@ impl Roster {
     pub(super) fn clear_timers(&mut self) {
         self.timers.clear();
         self.stale.clear();
+        self.names.iter_mut().for_each(|name| name.stale_timer = false);
         let dues = [
             (self.overrides.next_expiry().map(|end| self.wall.when(end)), Timer::Overrides),
             (self.drains_end(), Timer::Drains),

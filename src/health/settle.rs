@@ -36,7 +36,7 @@ impl Roster {
         }
         let reasons = Family::BOTH.map(|family| {
             let (state, new) = (&name.families[family.index()], &answered[family.index()]);
-            let changed = !state.decided || state.plan != new.plan || state.basis != new.basis;
+            let changed = !state.decided || !state.plan.gives_what(&new.plan) || state.basis != new.basis;
             let error = |address| {
                 let endpoint = name.endpoints.iter().find(|endpoint| endpoint.address == address)?;
                 endpoint.last_error().map(str::to_owned)
@@ -284,22 +284,26 @@ impl Roster {
             state.unwritten = true;
             self.unwritten.insert(index);
         }
-        let Some(reason) = reason else { return false };
-        let first = !std::mem::replace(&mut state.decided, true);
         let differs = state.plan != answered.plan;
+        if !differs && reason.is_none() {
+            return false;
+        }
+        let is_new = !state.plan.gives_what(&answered.plan);
         let before = std::mem::replace(&mut state.plan, answered.plan.clone());
         if let Some(episode) = episode.filter(|_| differs)
             && state.before_episode.as_ref().is_none_or(|kept| kept.0 != episode)
         {
             state.before_episode = Some(Box::new((episode, before.clone())));
         }
+        let old = std::mem::replace(&mut state.addresses, addresses);
+        let Some(reason) = reason else { return differs };
+        let first = !std::mem::replace(&mut state.decided, true);
         state.basis = answered.basis;
         state.unwritten = true;
         self.unwritten.insert(index);
-        let old = std::mem::replace(&mut state.addresses, addresses);
         let quiet = first && state.addresses.is_empty();
         let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
-        if differs {
+        if is_new {
             state.since = now;
         }
         state.reason = self.common.share(&reason);

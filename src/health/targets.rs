@@ -73,10 +73,15 @@ impl Roster {
         }
     }
 
-    /// Puts the first check of a restored endpoint where its last one leads to.
+    /// Puts the first check of a restored endpoint where its last one leads to; of several endpoints' it is the
+    /// earliest.
     pub(super) fn resume_pace(&mut self, id: TargetId, at: Time, interval: Duration) {
-        if let Some(target) = self.targets.get_mut(id).filter(|target| !target.is(Mark::Running)) {
+        let Some(target) = self.targets.get_mut(id).filter(|target| !target.is(Mark::Running)) else { return };
+        let is_first = target.is(Mark::Align);
+        if is_first || interval < target.interval() {
             target.set_interval(interval);
+        }
+        if is_first || at < target.due() {
             target.set(Mark::Align, false);
             self.targets.enqueue(id, at);
         }
@@ -140,9 +145,12 @@ impl Roster {
             let Some(entry) = self.names.get_mut(user.name()) else { continue };
             let own = |e: &&mut Endpoint| e.candidate() == user.candidate() && e.address == address;
             let Some(endpoint) = entry.endpoints.iter_mut().find(own) else { continue };
-            endpoint.set_interval(wanted);
+            // An observation takes a result of each of its checks: it comes as often as the slowest of them.
+            let intervals = endpoint.checks.iter().filter_map(|check| self.targets.get(check.target));
+            let slowest = intervals.map(Target::interval).max().unwrap_or(wanted);
+            endpoint.set_interval(slowest);
             others.extend(endpoint.checks.iter().map(|check| check.target).filter(|other| *other != id));
-            self.watch_staleness(user.name());
+            self.watch_staleness(user.name(), now);
         }
         if let Some(target) = self.targets.get_mut(id) {
             target.users = users;

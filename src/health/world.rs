@@ -92,7 +92,8 @@ impl World {
                 }
                 LookupKind::DrainText => {
                     let strings = self.texts.get(&job.host).cloned().unwrap_or_default();
-                    self.roster.apply_drain_text(&job.host, Ok(vec![strings]), None, self.now);
+                    let read_name = |name: &str| Some(name.to_owned());
+                    self.roster.apply_drain_text(&job.host, Ok(vec![strings]), None, read_name, self.now);
                 }
             }
         }

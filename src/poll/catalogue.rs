@@ -11,6 +11,7 @@ use super::checks::{Runner, Unprepared};
 use super::discovery::Finder;
 use super::trust::SystemRoots;
 use crate::config::{Check, CheckKind, Config, Name, Target};
+use crate::dns::HostName;
 use crate::health::{CandidateSpec, CheckRef, Host, NameSpec};
 
 /// Every check there is, numbered.
@@ -176,5 +177,29 @@ pub fn host(target: &Target) -> Host {
     match target {
         Target::Name(name) => Host::Name(name.to_string().into()),
         Target::Address(address) => Host::Address(*address),
+    }
+}
+
+/// A host name that somebody wrote as the candidates of that name are kept: A-labels in lower case without a trailing
+/// dot. Nothing of a text that no candidate can be called.
+pub fn read_name(text: &str) -> Option<String> {
+    text.parse::<HostName>().ok().filter(|name| !name.is_wildcard()).map(|name| name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_as_candidates_are_kept() {
+        for (text, name) in [
+            ("East-1.Example.com.", Some("east-1.example.com")),
+            ("bücher.example", Some("xn--bcher-kva.example")),
+            ("a..example", None),
+            ("*.example", None),
+            ("", None),
+        ] {
+            assert_eq!(read_name(text).as_deref(), name, "{text}");
+        }
     }
 }

@@ -330,7 +330,7 @@ impl Poller {
             }
             Message::Done(Done::DrainText { record, strings, ttl, beyond_loopback }) => {
                 self.crew.lookup_done();
-                self.roster.apply_drain_text(&record, strings, ttl, now);
+                self.roster.apply_drain_text(&record, strings, ttl, catalogue::read_name, now);
                 self.heard_from_upstream(beyond_loopback, now);
             }
             Message::Done(Done::Searched { name, source, result, beyond_loopback }) => {

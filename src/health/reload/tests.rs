@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::health::roster::Name;
 use crate::health::world::{START, World, ok, refused, spec};
-use crate::health::{EventKind, State, Time};
+use crate::health::{CheckRef, EventKind, Outcome, State, Time};
 
 fn world(names: &[(&str, &[&str])]) -> World {
     let specs = names.iter().map(|(name, candidates)| spec(name, candidates)).collect();
@@ -90,4 +90,46 @@ fn two_that_claim_the_one_role_are_told_of_and_the_first_is_answered() {
     world.run(Duration::from_secs(60));
     assert_eq!(world.answer(), ["10.0.0.2"]);
     assert_eq!(told(&world), 2, "its end is told, too");
+}
+
+#[test]
+fn a_check_is_known_by_its_words_and_counts_go_on_in_any_case() {
+    let api = |id: u32, words: &str| {
+        let mut api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
+        let check =
+            CheckRef { id, definition: words.into(), is_none: words == "none", ..api.candidates[0].checks[0].clone() };
+        api.candidates.iter_mut().for_each(|candidate| candidate.checks = Arc::new(vec![check.clone()]));
+        vec![api]
+    };
+    let passed = |world: &mut World| -> Vec<(State, u64, Option<f64>)> {
+        world.roster.rewrite();
+        let records = world.roster.take_records(usize::MAX).endpoints;
+        let ok = Outcome::ALL.iter().position(|outcome| *outcome == Outcome::Ok).unwrap();
+        records.iter().map(|record| (record.state, record.counts[ok], record.latency_ms)).collect()
+    };
+    let mut world = World::new(api(1, "tcp:80"), Box::new(|_: IpAddr, _: u32, _: Time| ok(10.0)));
+    world.run(Duration::from_secs(60));
+    let before = passed(&mut world);
+    assert!(before.iter().all(|(state, ok, _)| *state == State::Up && *ok > 5), "{before:?}");
+    world.events.clear();
+    // Another patience: another check to run, which says the same.
+    world.roster.configure(api(2, "tcp:80"), world.now);
+    assert_eq!(passed(&mut world), before);
+    let unknown = |before: &[(State, u64, Option<f64>)]| -> Vec<_> {
+        before.iter().map(|(_, ok, ms)| (State::Unknown, *ok, *ms)).collect()
+    };
+    world.roster.configure(api(3, "tcp:81"), world.now);
+    assert_eq!(passed(&mut world), unknown(&before));
+    world.run(Duration::from_secs(60));
+    assert!(world.events.is_empty(), "up it was, and up it is: {:?}", world.events);
+    let before = passed(&mut world);
+    assert!(before.iter().all(|(state, ok, _)| *state == State::Up && *ok > 10), "{before:?}");
+    world.roster.configure(api(4, "none"), world.now);
+    let none = passed(&mut world);
+    assert!(none.iter().zip(&before).all(|(now, was)| *now == (State::Up, was.1, None)), "{none:?}");
+    world.run(Duration::from_secs(60));
+    world.roster.configure(api(5, "tcp:80"), world.now);
+    assert_eq!(passed(&mut world), unknown(&none));
+    world.run(Duration::from_secs(60));
+    assert!(passed(&mut world).iter().zip(&none).all(|(now, was)| now.0 == State::Up && now.1 > was.1 + 5));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::health::world::{START, World, found, ok, refused, spec, timeout};
-use crate::health::{AllDown, Family, Override, OverrideKind};
+use crate::health::{AllDown, CheckRef, Family, Override, OverrideKind};
 
 type Net = Rc<RefCell<HashMap<String, CheckResult>>>;
 
@@ -41,6 +41,12 @@ fn row(id: i64, kind: OverrideKind, name: Option<&str>, target: Option<&str>) ->
         created_by: None,
         created_at: None,
     }
+}
+
+/// A check that is told from others by its number and its words.
+fn check(id: u32) -> CheckRef {
+    let definition = format!("tcp:{id}").into();
+    CheckRef { id, definition, is_none: false, own_address: true, exclusive: false }
 }
 
 #[test]
@@ -303,7 +309,7 @@ fn a_reload_keeps_what_did_not_change() {
     let before = counts(&mut world, "10.0.0.1").unwrap();
     assert!(before.1 > 3);
     let mut changed = spec("api.example", &["10.0.0.4", "10.0.0.1", "10.0.0.2"]);
-    Arc::make_mut(&mut changed.candidates[2].checks)[0].id = 7;
+    *Arc::make_mut(&mut changed.candidates[2].checks) = vec![check(7)];
     let mut other = spec("new.example", &["10.0.0.1"]);
     Arc::make_mut(&mut other.candidates[0].checks)[0].id = 1;
     world.roster.configure(vec![other, changed], world.now);
@@ -321,8 +327,8 @@ fn a_reload_keeps_what_did_not_change() {
     assert_eq!(world.roster.summary().unknown, 0);
     // A changed check of the one that is answered: it keeps its place.
     let mut again = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
-    Arc::make_mut(&mut again.candidates[0].checks)[0].id = 9;
-    Arc::make_mut(&mut again.candidates[1].checks)[0].id = 7;
+    *Arc::make_mut(&mut again.candidates[0].checks) = vec![check(9)];
+    *Arc::make_mut(&mut again.candidates[1].checks) = vec![check(7)];
     set(&net, "10.0.0.1", CheckResult { total: seconds(1), ..refused() });
     world.roster.configure(vec![again], world.now);
     world.settle();

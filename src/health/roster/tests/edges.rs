@@ -1,7 +1,7 @@
 //! What is told apart only in corners: reported priorities, limits with a way back, reloads at a bad moment.
 
 use super::*;
-use crate::health::{LatencyOf, Policy};
+use crate::health::{CandidateSpec, DualStack, LatencyOf, Policy, Select};
 
 /// The state of an address of the first name, as the ranking saw it last.
 fn standing(world: &World, address: &str) -> String {
@@ -210,4 +210,231 @@ fn a_query_counts_from_when_it_was_asked() {
     assert!(world.roster.is_idle(0, world.now));
     world.roster.asked(0, asked, world.now);
     assert!(world.roster.is_idle(0, world.now), "heard of already");
+}
+
+#[test]
+fn a_check_that_outlasts_its_intervals_is_not_forgotten_meanwhile() {
+    let hang = |took| CheckResult { total: took, ..timeout() };
+    let states = |world: &World| -> Vec<String> {
+        let states = world.events.iter().filter(|event| event.kind == EventKind::State);
+        states.map(|event| format!("{:?} {}", event.after.as_deref(), event.reason)).collect()
+    };
+    // Up: the time limit of the check is above three of the fast intervals.
+    let (mut world, net) = world(vec![spec("api.example", &["10.0.0.1", "127.0.0.1"])]);
+    world.run(seconds(60));
+    set(&net, "10.0.0.1", hang(seconds(5)));
+    world.run(seconds(60));
+    assert_eq!(states(&world), ["Some(\"down\") 3 checks failed in a row: no connection"]);
+    // Down, at an interval of which five fit into a check, or waiting for a worker for minutes.
+    let mut api = spec("api.example", &["10.0.0.1"]);
+    Arc::make_mut(&mut api.policy).when_all_down = AllDown::Servfail;
+    Arc::make_mut(&mut api.pace).down_interval = seconds(1);
+    for took in [5, 400] {
+        let (mut world, net) = self::world(vec![api.clone()]);
+        set(&net, "10.0.0.1", hang(seconds(took)));
+        world.run(seconds(1500));
+        assert_eq!(states(&world).len(), 1, "{:?}", states(&world));
+        assert_eq!(world.plan(0, Family::V4), &Plan::AllDown);
+        // Runs that say nothing are no results, however long they take.
+        set(&net, "10.0.0.1", CheckResult { outcome: Outcome::LocalError, ..hang(seconds(2)) });
+        world.run(seconds(took + 10));
+        assert_eq!(world.roster.summary().unknown, 1);
+    }
+}
+
+#[test]
+fn a_check_shared_with_a_faster_name_says_nothing_about_the_pace_of_the_others() {
+    let specs = || {
+        let mut two = spec("two.example", &["10.0.0.1"]);
+        two.candidates[0].checks = Arc::new(vec![check(2), check(1)]);
+        let mut one = spec("one.example", &["10.0.0.1"]);
+        one.candidates[0].checks = Arc::new(vec![check(1)]);
+        Arc::make_mut(&mut one.pace).interval = seconds(1);
+        vec![one, two]
+    };
+    let (mut world, _) = world(specs());
+    world.run(seconds(120));
+    let records = world.roster.take_records(usize::MAX);
+    let intervals: Vec<u64> = records.endpoints.iter().map(|record| record.interval_ms).collect();
+    assert_eq!((intervals, world.roster.summary().up), (vec![1000, 10_000], 2));
+    assert!(!world.events.iter().any(|event| event.kind == EventKind::State), "{:?}", world.events);
+    // A restart resumes each check at the pace of the name that wants it most often.
+    let mut next = World::new(specs(), Box::new(|_, _, _| ok(10.0)));
+    next.now = world.now;
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    next.run(seconds(60));
+    assert!(!next.events.iter().any(|event| event.kind == EventKind::State), "{:?}", next.events);
+    assert_eq!(next.roster.summary().up, 2);
+}
+
+#[test]
+fn what_is_no_candidate_any_more_is_neither_the_last_good_nor_held() {
+    let api = |candidates: &[&str]| {
+        let mut api = spec("api.example", candidates);
+        Arc::make_mut(&mut api.policy).when_all_down = AllDown::LastGood;
+        vec![api]
+    };
+    let both = ["10.0.0.1", "a.example"];
+    let (mut world, net) = world(api(&both));
+    world.zone.insert("a.example".into(), found(&["10.0.0.2"]));
+    set(&net, "10.0.0.1", ok(5.0));
+    world.run(seconds(60));
+    // The last good one is still a candidate: it is given though it is down.
+    set(&net, "10.0.0.2", refused());
+    world.run(seconds(60));
+    set(&net, "10.0.0.1", refused());
+    world.run(seconds(60));
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "all-down"));
+    let records = world.roster.take_records(usize::MAX);
+    world.roster.configure(api(&both[1..]), world.now);
+    world.settle();
+    assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.2".to_owned()], "all-down"));
+    // The same after a restart with the other configuration.
+    let (mut next, net) = self::world(api(&both[1..]));
+    next.zone.insert("a.example".into(), found(&["10.0.0.2"]));
+    set(&net, "10.0.0.2", refused());
+    next.now = world.now;
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    next.run(seconds(60));
+    assert_eq!((next.answer(), next.basis(0, Family::V4)), (vec!["10.0.0.2".to_owned()], "all-down"));
+
+    // Held, and put back from before the first failure.
+    for at_once in [true, false] {
+        let (mut world, net) = self::world(api(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
+        set(&net, "10.0.0.1", ok(5.0));
+        world.run(seconds(60));
+        set(&net, "10.0.0.1", timeout());
+        world.run(seconds(14));
+        assert_eq!(world.answer(), ["10.0.0.2"]);
+        if at_once {
+            world.roster.configure(api(&["10.0.0.2", "10.0.0.3"]), world.now);
+        }
+        set(&net, "10.0.0.2", timeout());
+        set(&net, "10.0.0.3", timeout());
+        for _ in 0..400 {
+            world.run(Duration::from_millis(100));
+            if world.roster.summary().local_fault {
+                break;
+            }
+        }
+        assert!(world.roster.summary().local_fault);
+        if !at_once {
+            assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "held"));
+            world.roster.configure(api(&["10.0.0.2", "10.0.0.3"]), world.now);
+            world.settle();
+        }
+        assert_eq!(world.answer(), ["10.0.0.2"], "removed before the fault: {at_once}");
+    }
+}
+
+#[test]
+fn families_that_are_answered_in_turn_are_compared_by_their_fastest() {
+    let mut api = spec("api.example", &["10.0.0.1", "10.0.0.2", "2001:db8::1"]);
+    let policy = Policy { select: Select::RoundRobin, dual_stack: DualStack::Fastest, ..*api.policy };
+    api.policy = Arc::new(policy);
+    let (mut world, net) = world(vec![api]);
+    set(&net, "10.0.0.1", ok(207.0));
+    set(&net, "10.0.0.2", ok(6.0));
+    set(&net, "2001:db8::1", ok(86.0));
+    world.run(seconds(30));
+    assert_eq!((world.answer().len(), world.plan(0, Family::V6)), (2, &Plan::Empty));
+    set(&net, "10.0.0.2", ok(207.0));
+    world.run(seconds(300));
+    assert_eq!((world.plan(0, Family::V4), world.answer_of(0, Family::V6).len()), (&Plan::Empty, 1));
+}
+
+#[test]
+fn another_kind_of_latency_counts_from_the_restart_on() {
+    let specs = |latency| {
+        let mut api = spec("api.example", &["10.0.0.1"]);
+        Arc::make_mut(&mut api.policy).latency = latency;
+        vec![api]
+    };
+    for (before, after, ms) in [
+        (LatencyOf::Total, LatencyOf::Connect, 2.0),
+        (LatencyOf::Connect, LatencyOf::Total, 150.0),
+        (LatencyOf::Connect, LatencyOf::Connect, 2.0),
+    ] {
+        let result = CheckResult { connect: Some(Duration::from_millis(2)), ..ok(150.0) };
+        let script = move |result: &CheckResult| {
+            let result = result.clone();
+            Box::new(move |_: IpAddr, _: u32, _: Time| result.clone())
+        };
+        let mut world = World::new(specs(before), script(&result));
+        world.run(seconds(60));
+        let records = world.roster.take_records(usize::MAX);
+        let mut next = World::empty(script(&result));
+        next.now = world.now;
+        next.roster.configure(specs(after), next.now);
+        next.roster.restore(&records.endpoints, &records.answers, next.now);
+        next.settle();
+        assert_eq!(next.first_ms().map(f64::round), Some(ms), "{before:?} to {after:?}");
+        assert_eq!(next.roster.summary().up, 1);
+    }
+}
+
+#[test]
+fn a_reload_that_lets_a_name_rest_takes_it_as_just_asked_for() {
+    let api = |idle: u64| {
+        let mut api = spec("api.example", &["10.0.0.1"]);
+        Arc::make_mut(&mut api.pace).idle_after = seconds(idle);
+        vec![api]
+    };
+    let (mut world, _) = world(api(0));
+    world.run(seconds(600));
+    world.roster.configure(api(60), world.now);
+    world.run(seconds(50));
+    assert!(!world.roster.is_idle(0, world.now));
+    // Another time to rest is no query.
+    world.roster.configure(api(55), world.now);
+    world.run(seconds(6));
+    assert!(world.roster.is_idle(0, world.now));
+}
+
+#[test]
+fn a_name_waits_once_for_its_results_to_become_too_old() {
+    let (mut world, _) = world(vec![spec("a.example", &["10.0.0.1"]), spec("b.example", &["10.0.0.2"])]);
+    for turn in 0..20 {
+        world.run(seconds(15));
+        let found = ["10.0.0.1", "10.0.0.3"];
+        world.roster.refit(spec("a.example", &found[..1 + turn / 2 % 2]), world.now);
+        assert_eq!(world.roster.stale.values().flatten().count(), 2, "{:?}", world.roster.stale);
+    }
+    world.roster.configure(vec![spec("b.example", &["10.0.0.2"])], world.now);
+    assert_eq!(world.roster.stale.values().flatten().count(), 1);
+}
+
+#[test]
+fn a_restart_leaves_answers_in_turn_as_they_were() {
+    let api = |weights: [u32; 2]| {
+        let mut api = spec("api.example", &["10.0.0.2", "10.0.0.1"]);
+        Arc::make_mut(&mut api.policy).select = Select::RoundRobin;
+        let candidates = api.candidates.drain(..).zip(weights);
+        api.candidates = candidates.map(|(candidate, weight)| CandidateSpec { weight, ..candidate }).collect();
+        vec![api]
+    };
+    let answer = |world: &mut World| {
+        world.roster.rewrite();
+        let answers = world.roster.take_records(usize::MAX).answers;
+        let answer = answers.into_iter().find(|answer| answer.family == Family::V4).unwrap();
+        (answer.addresses, answer.reason, answer.since)
+    };
+    let (mut world, _) = world(api([1, 1]));
+    world.run(seconds(60));
+    world.roster.rewrite();
+    let records = world.roster.take_records(usize::MAX);
+    let before = answer(&mut world);
+    let mut next = World::empty(Box::new(|_, _, _| ok(10.0)));
+    next.now = world.now.after(seconds(5));
+    next.roster.configure(api([1, 1]), next.now);
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    next.settle();
+    assert_eq!(answer(&mut next), before);
+    assert_eq!(next.plan(0, Family::V4), world.plan(0, Family::V4), "all turns are given");
+    assert!(next.events.is_empty(), "{:?}", next.events);
+    // Other shares of the same are given, and are no other answer.
+    next.roster.configure(api([3, 1]), next.now);
+    next.settle();
+    assert_eq!(answer(&mut next), before);
+    assert_ne!(next.plan(0, Family::V4), world.plan(0, Family::V4));
 }

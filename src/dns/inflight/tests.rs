@@ -1,5 +1,7 @@
 //! Single situations of the core, step by step.
 
+mod tcp;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -413,15 +415,10 @@ fn truncated_reply(query: &[u8]) -> Vec<u8> {
 fn a_connection_that_dies_is_replaced_once_and_idle_ones_are_closed() {
     let mut table = Table::new(vec![listed(&[1])], 10);
     let first = table.ask(tcp(1), &query(1, "a"), 0);
-    let other = table.ask(tcp(2), &query(1, "b"), 0);
-    assert_eq!(first[0].from, other[0].from);
     let again = table.fail(&first[0], Failure::Closed, 1);
-    assert_eq!(again.len(), 2);
-    assert!(again.iter().all(|sent| sent.tcp && sent.from != first[0].from));
-    for sent in &again {
-        table.receive(sent, &reply(&sent.bytes, 0), 2);
-        assert_eq!(table.code(), Some(0));
-    }
+    assert!(again.len() == 1 && again[0].tcp && again[0].from != first[0].from);
+    table.receive(&again[0], &reply(&again[0].bytes, 0), 2);
+    assert_eq!(table.code(), Some(0));
     while let Some(at) = table.core.deadline() {
         table.expire(at.duration_since(table.base).as_millis() as u64);
     }

@@ -445,7 +445,7 @@ impl InFlight {
     }
 
     /// The host's addresses or routes changed, or it was suspended: every socket and connection is closed, the dead
-    /// get another chance, and what is under way is sent anew.
+    /// get another chance, and what is under way is sent anew as the budget allows.
     pub fn renew(&mut self, now: Instant, random: Random<'_>) {
         self.servers.iter_mut().for_each(servers::Server::renew);
         let mut keys = std::mem::take(&mut self.scratch);
@@ -468,7 +468,7 @@ impl InFlight {
             if entry.ghost {
                 self.end(key, now);
             } else {
-                self.start(key, now, random);
+                self.start_anew(key, now, random);
             }
         }
         self.scratch = keys;

@@ -643,3 +643,27 @@ fn what_a_closed_connection_left_unanswered_is_asked_again() {
         assert!((world.sent() - 1.0).abs() < 0.01, "{answers}: {}", world.sent());
     }
 }
+
+#[test]
+fn changes_of_the_network_stay_within_the_budget() {
+    let mut world = World::new(1, false, vec![Upstream { silent: true, ..upstream(100) }]);
+    for _ in 0..20 {
+        world.load(100, SECOND / 2);
+        let dice = &mut world.dice;
+        world.core.renew(world.now, &mut || dice.next());
+        world.execute();
+    }
+    for (second, (asked, sent)) in world.sent_in_second.iter().filter(|(second, _)| **second < 10) {
+        assert!(*sent as f64 <= 2.5 * *asked as f64, "second {second}: {sent} for {asked}");
+    }
+    // Who was not sent anew at once is soon.
+    world.upstreams[0].silent = false;
+    let from = world.now.duration_since(world.start).as_millis() as u64;
+    world.load(100, SECOND / 2);
+    let dice = &mut world.dice;
+    world.core.renew(world.now, &mut || dice.next());
+    world.execute();
+    world.load(100, SECOND / 2);
+    world.run(world.now + SECOND);
+    assert_eq!(world.latency(from, from + 1000, 100).1, 0);
+}

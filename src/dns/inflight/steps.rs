@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::Need;
 use super::entry::{Attempt, AttemptState, Entry, MOST_ATTEMPTS, Via};
-use super::servers::{Explore, Server, ServerId};
+use super::servers::{Explore, LEAST_WAIT, Server, ServerId};
 use super::sockets::{self, Waiting};
 use super::{
     Action, Client, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, count, ede, rcode, table::Key, wire,
@@ -58,6 +58,16 @@ impl InFlight {
             if (record.copy_due(explore, now) || all_dead) && self.budget.extra(need, now) {
                 self.transmit(key, other, Way::Usual, now, random);
             }
+        }
+    }
+
+    /// Sends a query anew whose transmissions are all forgotten, as soon as the budget has it.
+    pub(super) fn start_anew(&mut self, key: Key, now: Instant, random: Random<'_>) {
+        if self.budget.extra(Need::Replacement, now) {
+            self.start(key, now, random);
+        } else if let Some(entry) = self.entries.get_mut(key) {
+            entry.restart(LEAST_WAIT, now);
+            self.timers.set(entry.wake, key);
         }
     }
 

@@ -569,3 +569,20 @@ fn a_server_that_leads_back_is_not_asked_and_its_record_is_kept() {
     table.core.reconfigure(&settings);
     assert_eq!(table.ask(udp(4), &query(10, "d"), 1001)[0].to, 1);
 }
+
+#[test]
+fn a_change_of_the_network_without_budget_is_followed_by_another_try() {
+    let mut table = Table::new(vec![listed(&[1])], 10);
+    table.ask(udp(1), &query(1, "a"), 0);
+    table.expire(2000);
+    table.call(2000, |core, now, _| while core.budget.extra(budget::Need::Replacement, now) {});
+    table.call(2000, |core, now, random| core.renew(now, random));
+    assert!(table.sent().is_empty());
+    let mut sent = Vec::new();
+    for at in 2000..3970 {
+        sent.extend(table.expire(at));
+        assert_eq!(table.reply(), None, "{at}");
+    }
+    table.receive(&sent[0], &reply(&sent[0].bytes, 0), 3970);
+    assert_eq!(table.code(), Some(0));
+}

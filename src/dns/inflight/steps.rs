@@ -145,15 +145,15 @@ impl InFlight {
     pub(super) fn advance(&mut self, key: Key, now: Instant, random: Random<'_>) {
         let Some(entry) = self.entries.get(key) else { return };
         let only_living = !entry.best.is_empty();
-        if let Some(server) = self.untried(entry, only_living)
-            && self.budget.extra(Need::Replacement, now)
-        {
-            self.restart(key, server, now);
-            self.transmit(key, server, Way::Usual, now, random);
+        if let Some(server) = self.untried(entry, only_living) {
+            if self.budget.extra(Need::Replacement, now) {
+                self.restart(key, server, now);
+                self.transmit(key, server, Way::Usual, now, random);
+            }
         } else if !entry.best.is_empty() && entry.waiting().all(|attempt| self.is_dead(attempt.server)) {
             self.give_up(key, now);
         }
-        // Else another transmission is still out, or the next step begins a new round.
+        // Else another transmission is still out, or the next step asks the budget again or begins a new round.
         self.hurry_if_hopeless(key, now);
     }
 

@@ -571,6 +571,34 @@ fn a_server_that_leads_back_is_not_asked_and_its_record_is_kept() {
 }
 
 #[test]
+fn a_failure_waits_for_the_budget_while_a_server_is_left_to_ask() {
+    let mut table = Table::new(vec![listed(&[1, 2, 3])], 1000);
+    let mut sent = Vec::new();
+    for port in 0..100 {
+        sent.extend(table.ask(udp(port), &query(port, "a"), 0));
+    }
+    // The first two fail everything: two extra transmissions for each, and only one and a half are to be had at once.
+    let mut good = 0;
+    for at in 1..3000 {
+        sent.extend(table.expire(at));
+        if at % 20 == 0 {
+            sent.extend(table.ask(udp(100 + at as u16), &query(1, "a"), at));
+        }
+        let mut next = Vec::new();
+        for sent in sent {
+            let code = if sent.to == 3 { 0 } else { rcode::SERVFAIL };
+            next.extend(table.receive(&sent, &reply(&sent.bytes, code), at));
+        }
+        sent = next;
+        while let Some(code) = table.code() {
+            assert_eq!(code, 0, "at {at}");
+            good += 1;
+        }
+    }
+    assert_eq!(good, 100 + 149);
+}
+
+#[test]
 fn a_change_of_the_network_without_budget_is_followed_by_another_try() {
     let mut table = Table::new(vec![listed(&[1])], 10);
     table.ask(udp(1), &query(1, "a"), 0);

@@ -193,7 +193,7 @@ fn upstreams(text: &mut Text, stored: &Stored) {
             "Queries that an upstream server left without a reply in time.",
             |row| Some(row.timeouts as f64),
         ),
-        ("har_upstream_servfail_total", "counter", "SERVFAIL and REFUSED replies of an upstream server.", |row| {
+        ("har_upstream_servfail_total", "counter", "SERVFAIL replies of an upstream server.", |row| {
             Some(row.servfail as f64)
         }),
         ("har_upstream_rtt_seconds", "gauge", "Smoothed round trip to an upstream server.", |row| {

@@ -6,17 +6,19 @@
 //!
 //! Every transmission of a query stays valid until the query ends. An answered query whose other transmissions
 //! are still out becomes a ghost for a while, so that slow servers are known for what they are.
-//! `entry` is one query, `servers` the records and the choice, `sockets` and `streams` what they leave from,
-//! `budget` how many may leave, `clients` who asked already.
+//! `entry` is one query, `steps` what happens to it, `tcp` and `lost` what else may; `servers` has the records and the
+//! choice, `sockets` and `streams` what they leave from, `budget` how many may leave, `clients` who asked already.
 
 mod budget;
 mod clients;
 mod entry;
+mod lost;
 mod servers;
 mod sockets;
 mod steps;
 mod streams;
 mod table;
+mod tcp;
 
 #[cfg(test)]
 mod simulation;
@@ -313,6 +315,7 @@ impl InFlight {
                 })
                 || self.sockets.open.iter().any(|(_, socket)| socket.server == id)
                 || self.streams.open.iter().any(|(_, stream)| stream.server == id)
+                || self.streams.held.iter().any(|(server, _)| *server == id)
         };
         self.servers.keep(used);
     }
@@ -374,14 +377,6 @@ impl InFlight {
         self.message_in(waiting, bytes, now, random);
     }
 
-    /// A message came in on a connection.
-    pub fn stream_message(&mut self, stream: Key, bytes: &[u8], now: Instant, random: Random<'_>) {
-        let Some(stream) = self.streams.open.get_mut(stream) else { return };
-        (stream.heard, stream.suspect) = (Some(now), false);
-        let waiting = find_waiting(Some(&stream.waiting), bytes);
-        self.message_in(waiting, bytes, now, random);
-    }
-
     fn message_in(&mut self, waiting: Option<Waiting>, bytes: &[u8], now: Instant, random: Random<'_>) {
         let matching = waiting.filter(|waiting| {
             self.entries.get(waiting.query).is_some_and(|entry| wire::matches_question(&entry.message, bytes))
@@ -399,27 +394,14 @@ impl InFlight {
         if matches!(failure, Failure::Refused | Failure::Unreachable) {
             self.died(socket.server, now);
         }
-        let room = failure == Failure::Exhausted && self.make_room(now);
+        let exhausted = failure == Failure::Exhausted;
+        let room = exhausted && self.make_room(now);
         for waiting in &socket.waiting {
-            self.lost(*waiting, failure, room, now, random);
-        }
-        self.settle();
-    }
-
-    /// A connection could not be opened, failed or was closed. It is gone.
-    pub fn stream_closed(&mut self, stream: Key, failure: Failure, now: Instant, random: Random<'_>) {
-        let Some(stream) = self.streams.open.remove(stream) else { return };
-        let room = failure == Failure::Exhausted && self.make_room(now);
-        // Closed before it ever said anything although it had been tried again: as good as refused.
-        let retried = |waiting: &Waiting| self.entries.get(waiting.query).is_some_and(|entry| entry.stream_retried);
-        let useless = failure == Failure::Closed && stream.heard.is_none() && stream.waiting.iter().any(retried);
-        if (failure == Failure::Refused || useless)
-            && let Some(server) = self.servers.get_mut(stream.server)
-        {
-            server.refused_tcp(now);
-        }
-        for waiting in &stream.waiting {
-            self.lost(*waiting, failure, room, now, random);
+            if exhausted {
+                self.unsent(*waiting, room, now, random);
+            } else {
+                self.lost(*waiting, failure, now, random);
+            }
         }
         self.settle();
     }
@@ -443,6 +425,7 @@ impl InFlight {
             self.sweep_at = None;
             self.sweep(false, now);
         }
+        self.serve_held(now, random);
         self.settle();
     }
 
@@ -462,7 +445,7 @@ impl InFlight {
     }
 
     /// The host's addresses or routes changed, or it was suspended: every socket and connection is closed, the dead
-    /// get another chance, and what is under way is sent anew.
+    /// get another chance, and what is under way is sent anew as the budget allows.
     pub fn renew(&mut self, now: Instant, random: Random<'_>) {
         self.servers.iter_mut().for_each(servers::Server::renew);
         let mut keys = std::mem::take(&mut self.scratch);
@@ -476,15 +459,16 @@ impl InFlight {
             self.streams.open.remove(stream);
             self.actions.push_back(Action::CloseStream { stream });
         }
+        self.streams.held.clear();
         self.entries.keys(&mut keys);
         for &key in &keys {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             entry.attempts.clear();
-            entry.stream_retried = false;
+            entry.held = None;
             if entry.ghost {
                 self.end(key, now);
             } else {
-                self.start(key, now, random);
+                self.start_anew(key, now, random);
             }
         }
         self.scratch = keys;

@@ -133,8 +133,9 @@ impl Forwarder {
     fn flush_all(&mut self, now: Instant) {
         while let Some(key) = self.unflushed.pop() {
             let Some(connection) = get(&mut self.connections, key) else { continue };
-            if let Err(error) = connection.flush() {
-                self.fail_stream(key, cause(&error), now);
+            if connection.flush().is_err() {
+                // It may have been closed behind answers that are still to be read.
+                self.serve_connection(key.slot as usize * 2 + 1, now);
                 self.execute(now);
             }
         }

@@ -155,7 +155,7 @@ pub struct UpstreamRow {
     pub answers: u64,
     /// Queries it left without a reply in time.
     pub timeouts: u64,
-    /// SERVFAIL and REFUSED replies.
+    /// SERVFAIL replies.
     pub servfail: u64,
     /// Smoothed round trip, milliseconds.
     pub rtt_ms: Option<f64>,

@@ -38,8 +38,8 @@ pub(super) struct Entry {
     pub attempts: Vec<Attempt>,
     /// The best SERVFAIL or REFUSED so far.
     pub best: Vec<u8>,
-    /// A connection died with the query on it; it was sent on another one.
-    pub stream_retried: bool,
+    /// The server at which it waits for room on a connection.
+    pub held: Option<ServerId>,
     pub ghost: bool,
 }
 
@@ -52,6 +52,8 @@ pub(super) struct Attempt {
     pub first_sent: Instant,
     pub last_sent: Instant,
     pub sends: u8,
+    /// Over TCP: it has gone unanswered for so long that it was held against the server.
+    pub overdue: bool,
     /// When a reply came that was relayed after a repetition; a second one shows that it was the first's.
     pub heard: Option<Instant>,
     pub state: AttemptState,
@@ -69,10 +71,14 @@ pub(super) enum Via {
 pub(super) enum AttemptState {
     /// An answer counts.
     Waiting,
-    /// SERVFAIL or REFUSED came, or a truncated reply that the client has no use for.
+    /// SERVFAIL or REFUSED came.
     Bad,
-    /// Its socket or connection failed: nothing can come.
+    /// A truncated reply came that the client has no use for.
+    Useless,
+    /// Its socket or connection was refused, or there is no way: nothing can come.
     Lost,
+    /// The server closed the connection: nothing comes of this one, but somebody is there.
+    Closed,
     /// It never left, for want of a descriptor.
     Unsent,
 }
@@ -97,7 +103,7 @@ impl Entry {
             doublings: 0,
             attempts: Vec::new(),
             best: Vec::new(),
-            stream_retried: false,
+            held: None,
             ghost: false,
         }
     }
@@ -131,14 +137,21 @@ impl Entry {
 
     /// Whether nothing can come of what was sent so far: every port was closed, or there was no way.
     pub fn is_refused(&self) -> bool {
-        self.attempts.iter().all(|attempt| attempt.state == AttemptState::Lost)
+        let sent = !self.attempts.is_empty() && self.held.is_none();
+        sent && self.attempts.iter().all(|attempt| attempt.state == AttemptState::Lost)
     }
 
-    /// How often a server was tried, and whether the last try failed.
+    /// Those of its transmissions that went to a server over TCP.
+    pub fn over_tcp(&self, server: ServerId) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.attempts.iter().filter(move |attempt| attempt.server == server && matches!(attempt.via, Via::Tcp(_)))
+    }
+
+    /// How often a server was tried, and whether the last try failed. To wait for room there is a try.
     pub fn tries(&self, server: ServerId) -> (usize, bool) {
         let of_server = |a: &&Attempt| a.server == server && a.state != AttemptState::Unsent;
         let failed = self.attempts.iter().rfind(of_server).is_some_and(|a| a.state != AttemptState::Waiting);
-        (self.attempts.iter().filter(of_server).count(), failed)
+        let held = self.held == Some(server);
+        (self.attempts.iter().filter(of_server).count() + usize::from(held), failed && !held)
     }
 
     /// Starts the waiting anew: the first time is `wait` from now.
@@ -147,15 +160,16 @@ impl Entry {
         self.wake = (now + wait).min(self.deadline);
     }
 
-    /// Sets the next time: the whole wait doubles, so that the steps are one, one, two, four … times the first.
+    /// Sets the next time: the whole wait doubles, so that the steps are one, one, two, four … times the first. A turn
+    /// in between changes nothing.
     pub fn double(&mut self, now: Instant) {
         loop {
-            self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
             let wake = self.base + self.wait * (1 << self.doublings);
             if wake > now || self.doublings == MOST_DOUBLINGS {
                 self.wake = wake.min(self.deadline);
                 return;
             }
+            self.doublings += 1;
         }
     }
 }

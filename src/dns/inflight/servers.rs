@@ -25,11 +25,22 @@ pub(super) const PROBE_EVERY: Duration = Duration::from_secs(2);
 const EXPLORE_EVERY: Duration = Duration::from_secs(1);
 /// How long TCP is not tried at a server that refused it.
 const TCP_REFUSED_FOR: Duration = Duration::from_secs(60);
+/// How long what a server's closing of connections taught is kept: a restart looks the same.
+const TCP_LIMITS_FOR: Duration = Duration::from_secs(10);
 /// Weights of a new sample in the smoothed round trip and in its deviation (RFC 6298).
 const GAIN: (f64, f64) = (0.125, 0.25);
 
 /// Index of a server's record.
 pub(super) type ServerId = u16;
+
+/// How much a server takes over TCP.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TcpLimits {
+    /// Connections at once.
+    pub streams: usize,
+    /// Queries on one connection, after which it is closed.
+    pub queries: u32,
+}
 
 /// One server's record.
 pub(super) struct Server {
@@ -46,6 +57,10 @@ pub(super) struct Server {
     probe_at: Option<Instant>,
     explore_at: Option<Instant>,
     tcp_refused: Option<Instant>,
+    /// Whether the last of its connections was closed before it ever said anything.
+    tcp_in_vain: bool,
+    /// What was learnt, and until when that counts.
+    tcp_limits: Option<(TcpLimits, Instant)>,
     /// Not asked at all: har's own queries come back from it.
     pub looping: bool,
 }
@@ -63,6 +78,8 @@ impl Server {
             probe_at: None,
             explore_at: None,
             tcp_refused: None,
+            tcp_in_vain: false,
+            tcp_limits: None,
             looping: false,
         }
     }
@@ -94,11 +111,34 @@ impl Server {
 
     /// TCP gets another chance before its time.
     pub fn retry_tcp(&mut self) {
-        self.tcp_refused = None;
+        (self.tcp_refused, self.tcp_in_vain) = (None, false);
     }
 
     pub fn refused_tcp(&mut self, now: Instant) {
-        self.tcp_refused = Some(now + TCP_REFUSED_FOR);
+        (self.tcp_refused, self.tcp_in_vain) = (Some(now + TCP_REFUSED_FOR), false);
+    }
+
+    /// It closed a connection that never said anything: once may be a restart, twice in a row is as good as refused.
+    pub fn closed_in_vain(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.tcp_in_vain, true) {
+            self.refused_tcp(now);
+        }
+    }
+
+    /// How much it takes over TCP, as far as that is known.
+    pub fn tcp_limits(&self, now: Instant) -> TcpLimits {
+        let learnt = self.tcp_limits.filter(|(_, until)| *until > now);
+        learnt.map_or(TcpLimits { streams: usize::MAX, queries: u32::MAX }, |(limits, _)| limits)
+    }
+
+    /// It closed a connection after so many answers.
+    pub fn closes_after(&mut self, queries: u32, now: Instant) {
+        self.tcp_limits = Some((TcpLimits { queries, ..self.tcp_limits(now) }, now + TCP_LIMITS_FOR));
+    }
+
+    /// It takes no connection beside so many.
+    pub fn takes_streams(&mut self, streams: usize, now: Instant) {
+        self.tcp_limits = Some((TcpLimits { streams, ..self.tcp_limits(now) }, now + TCP_LIMITS_FOR));
     }
 
     /// A reply came that was awaited. `sample`: the round trip, when it is known.
@@ -148,7 +188,8 @@ impl Server {
 
     /// Forgets what the network did to it: the network is another one now.
     pub fn renew(&mut self) {
-        (self.silent_from, self.missed, self.failed, self.probe_at, self.tcp_refused) = (None, 0, 0, None, None);
+        (self.silent_from, self.missed, self.failed, self.probe_at) = (None, 0, 0, None);
+        (self.tcp_refused, self.tcp_in_vain, self.tcp_limits) = (None, false, None);
     }
 
     /// Whether it should get a copy of the query at hand, and books it. `explore`: living ones that were not

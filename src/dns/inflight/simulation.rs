@@ -48,8 +48,12 @@ struct Upstream {
     servfail: u64,
     silent: bool,
     closed: bool,
-    /// Refuses TCP.
+    /// Refuses TCP; drops its packets.
     no_tcp: bool,
+    drops_tcp: bool,
+    /// Answers the queries of a connection one after another, and closes it after so many.
+    serial: bool,
+    closes_after: Option<u32>,
     received: u64,
 }
 
@@ -65,6 +69,9 @@ fn upstream(delay: u64) -> Upstream {
         silent: false,
         closed: false,
         no_tcp: false,
+        drops_tcp: false,
+        serial: false,
+        closes_after: None,
         received: 0,
     }
 }
@@ -88,7 +95,9 @@ struct World {
     core: InFlight,
     upstreams: Vec<Upstream>,
     sockets: HashMap<Key, usize>,
-    streams: HashMap<Key, usize>,
+    /// By connection: its server, when that is done with what it has, and how much that was.
+    streams: HashMap<Key, (usize, Instant, u32)>,
+    most_streams: usize,
     events: BinaryHeap<Reverse<(Instant, u64)>>,
     pending: HashMap<u64, Event>,
     sequence: u64,
@@ -117,6 +126,7 @@ impl World {
             upstreams,
             sockets: HashMap::new(),
             streams: HashMap::new(),
+            most_streams: 0,
             events: BinaryHeap::new(),
             pending: HashMap::new(),
             sequence: 0,
@@ -193,18 +203,24 @@ impl World {
                         self.core.stream_closed(stream, Failure::Exhausted, self.now, &mut || dice.next());
                         continue;
                     }
-                    self.streams.insert(stream, index);
+                    self.streams.insert(stream, (index, self.now, 0));
+                    self.most_streams = self.most_streams.max(self.streams.len());
                     if self.upstreams[index].closed || self.upstreams[index].no_tcp {
                         self.later(50, Event::StreamClosed(stream, Failure::Refused));
+                    } else if self.upstreams[index].closes_after == Some(0) {
+                        self.later(50, Event::StreamClosed(stream, Failure::Closed));
                     }
                 }
                 Action::CloseStream { stream } => {
                     self.streams.remove(&stream);
                 }
                 Action::SendStream { stream, query, id } => {
-                    let Some(&index) = self.streams.get(&stream) else { continue };
+                    let Some(&(index, _, _)) = self.streams.get(&stream) else { continue };
                     let Some(bytes) = self.core.message(query, id).map(<[u8]>::to_vec) else { continue };
-                    if !self.upstreams[index].no_tcp {
+                    let server = &self.upstreams[index];
+                    if server.no_tcp || server.drops_tcp {
+                        self.sent_in_second.entry(self.second()).or_default().1 += 1;
+                    } else {
                         self.receive(index, stream, &bytes, true);
                     }
                 }
@@ -243,7 +259,7 @@ impl World {
         let code = if self.dice.percent(server.servfail) { rcode::SERVFAIL } else { rcode::NOERROR };
         let right = reply(bytes, code);
         if tcp {
-            return self.later(delay, Event::Message(from, right));
+            return self.answer_over_tcp(&server, from, delay, right);
         }
         if self.dice.percent(server.wrong_id) {
             let mut wrong = right.clone();
@@ -259,6 +275,24 @@ impl World {
             self.later(delay + 100, Event::Datagram(from, right.clone()));
         }
         self.later(delay, Event::Datagram(from, right));
+    }
+
+    /// The answer of a server to what came on a connection, `delay` after it begins to work on it.
+    fn answer_over_tcp(&mut self, server: &Upstream, stream: Key, delay: u64, right: Vec<u8>) {
+        let Some((_, busy_until, taken)) = self.streams.get_mut(&stream) else { return };
+        *taken += 1;
+        if server.closes_after.is_some_and(|most| *taken > most) {
+            return;
+        }
+        let from = if server.serial { self.now.max(*busy_until) } else { self.now };
+        let at = from + Duration::from_micros(delay);
+        *busy_until = at;
+        let last = server.closes_after == Some(*taken);
+        let delay = at.duration_since(self.now).as_micros() as u64;
+        self.later(delay, Event::Message(stream, right));
+        if last {
+            self.later(delay, Event::StreamClosed(stream, Failure::Closed));
+        }
     }
 
     /// Lets time pass until `until`, everything that happens on the way included.
@@ -511,7 +545,9 @@ fn chaos_step(world: &mut World, dice: &mut Dice, limit: usize) {
             (server.servfail, server.delay) = (dice.below(40), dice.below(200_000));
         }
         14 => {
-            world.upstreams[some].no_tcp = dice.percent(50);
+            let server = &mut world.upstreams[some];
+            (server.no_tcp, server.drops_tcp, server.serial) = (dice.percent(40), dice.percent(20), dice.percent(50));
+            server.closes_after = dice.percent(40).then(|| dice.below(4) as u32);
             world.descriptors = if dice.percent(30) { dice.below(10) as usize } else { usize::MAX };
         }
         15 => {
@@ -566,4 +602,68 @@ fn rare_queries_are_answered_in_spite_of_loss_within_the_budget() {
     for (second, (asked, sent)) in world.sent_in_second.iter().filter(|(second, _)| **second >= 10) {
         assert!(*sent as f64 <= 2.5 * *asked as f64 + 1.0, "second {second}: {sent} for {asked}");
     }
+}
+
+#[test]
+fn a_slow_answer_over_tcp_delays_nobody_else() {
+    for seed in seeds(5) {
+        let slow = Upstream { serial: true, slow: (5, 1_500_000), ..upstream(1000) };
+        let mut world = World::new(seed, false, vec![slow]);
+        for _ in 0..1000 {
+            world.ask(true);
+            world.run(world.now + Duration::from_millis(50));
+        }
+        world.run(world.now + 5 * SECOND);
+        let (p90, failed) = world.latency(0, 50_000, 90);
+        println!("5 % slow over TCP: p90 {p90} us, {failed} failed, {:.2} sent for each", world.sent());
+        assert_eq!((world.replies.len(), failed), (1000, 0), "seed {seed}");
+        assert!(p90 < 2000, "seed {seed}: {p90}");
+        assert!(world.sent() < 1.1, "seed {seed}: {}", world.sent());
+    }
+}
+
+#[test]
+fn what_a_closed_connection_left_unanswered_is_asked_again() {
+    // Answers for each connection, queries at once.
+    for (answers, count) in [(0, 8), (0, 100), (1, 6), (1, 20), (1, 200), (2, 20), (5, 40), (100, 400)] {
+        let server = Upstream { serial: true, closes_after: Some(answers), ..upstream(1000) };
+        let mut world = World::new(1, false, vec![server]);
+        let begin = world.now;
+        (0..count).for_each(|_| world.ask(true));
+        world.run(begin + 3 * SECOND);
+        let (longest, failed) = world.latency(0, 1000, 100);
+        println!("{count} at once, {answers} to a connection: {longest} us, {:.2} sent for each", world.sent());
+        assert_eq!((world.replies.len(), failed), (count, 0), "{answers}");
+        assert!(world.sent() <= 2.5 && world.most_streams <= 8, "{answers}: {}", world.most_streams);
+        // What was learnt saves the next ones the same.
+        world.sent_in_second.clear();
+        (0..count).for_each(|_| world.ask(true));
+        world.run(world.now + 3 * SECOND);
+        assert_eq!((world.replies.len(), world.latency(0, 9000, 100).1), (2 * count, 0), "{answers}");
+        assert!((world.sent() - 1.0).abs() < 0.01, "{answers}: {}", world.sent());
+    }
+}
+
+#[test]
+fn changes_of_the_network_stay_within_the_budget() {
+    let mut world = World::new(1, false, vec![Upstream { silent: true, ..upstream(100) }]);
+    for _ in 0..20 {
+        world.load(100, SECOND / 2);
+        let dice = &mut world.dice;
+        world.core.renew(world.now, &mut || dice.next());
+        world.execute();
+    }
+    for (second, (asked, sent)) in world.sent_in_second.iter().filter(|(second, _)| **second < 10) {
+        assert!(*sent as f64 <= 2.5 * *asked as f64, "second {second}: {sent} for {asked}");
+    }
+    // Who was not sent anew at once is soon.
+    world.upstreams[0].silent = false;
+    let from = world.now.duration_since(world.start).as_millis() as u64;
+    world.load(100, SECOND / 2);
+    let dice = &mut world.dice;
+    world.core.renew(world.now, &mut || dice.next());
+    world.execute();
+    world.load(100, SECOND / 2);
+    world.run(world.now + SECOND);
+    assert_eq!(world.latency(from, from + 1000, 100).1, 0);
 }

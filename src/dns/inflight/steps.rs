@@ -8,22 +8,30 @@ use std::time::{Duration, Instant};
 
 use super::budget::Need;
 use super::entry::{Attempt, AttemptState, Entry, MOST_ATTEMPTS, Via};
-use super::servers::{Explore, Server, ServerId};
+use super::servers::{Explore, LEAST_WAIT, Server, ServerId};
 use super::sockets::{self, Waiting};
 use super::{
-    Action, Client, Failure, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, count, ede, rcode,
-    table::Key, wire,
+    Action, Client, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, count, ede, rcode, table::Key, wire,
 };
 
 /// One query in so many is copied to the servers that are not in use, at most once a second each.
 const EXPLORE_ONE_IN: u32 = 64;
-/// Least wait for an answer over TCP: a connection may have to be opened first.
-const LEAST_TCP_WAIT: Duration = Duration::from_millis(200);
 /// How long a query is tried again when every server refuses or cannot be reached: a resolver that restarts is
 /// back within it, and a host without a network is told soon.
 const HOPELESS_AFTER: Duration = Duration::from_secs(1);
 /// A reply this soon after a repetition answers the repetition, also where the usual round trip is even shorter.
 const PROMPT: Duration = Duration::from_millis(2);
+
+/// How a transmission may leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As its client and the server have it: over TCP for a TCP client unless the server refuses that.
+    Usual,
+    /// The same, from what is open already: no descriptor is left.
+    Open,
+    /// Over UDP whoever asked.
+    Udp,
+}
 
 impl InFlight {
     /// Sends a query for the first time, with copies to servers whose state is to be learnt.
@@ -32,7 +40,7 @@ impl InFlight {
         let route = std::sync::Arc::clone(&entry.route);
         let Some(server) = self.servers.choose(&route.servers, route.fastest, random(), |_| Some(0)) else { return };
         self.restart(key, server, now);
-        self.transmit(key, server, false, now, random);
+        self.transmit(key, server, Way::Usual, now, random);
         if route.servers.len() == 1 {
             return;
         }
@@ -48,8 +56,18 @@ impl InFlight {
             let Some(record) = self.servers.get_mut(other) else { continue };
             let need = if record.is_dead() { Need::Replacement } else { Need::Guess };
             if (record.copy_due(explore, now) || all_dead) && self.budget.extra(need, now) {
-                self.transmit(key, other, false, now, random);
+                self.transmit(key, other, Way::Usual, now, random);
             }
+        }
+    }
+
+    /// Sends a query anew whose transmissions are all forgotten, as soon as the budget has it.
+    pub(super) fn start_anew(&mut self, key: Key, now: Instant, random: Random<'_>) {
+        if self.budget.extra(Need::Replacement, now) {
+            self.start(key, now, random);
+        } else if let Some(entry) = self.entries.get_mut(key) {
+            entry.restart(LEAST_WAIT, now);
+            self.timers.set(entry.wake, key);
         }
     }
 
@@ -65,6 +83,7 @@ impl InFlight {
             return;
         }
         self.book_misses(key, now);
+        let silent_at = self.book_silence(key, now);
         let Some(entry) = self.entries.get(key) else { return };
         let hopeless = entry.is_refused() && now.saturating_duration_since(entry.admitted) >= HOPELESS_AFTER;
         if hopeless || (!entry.best.is_empty() && self.untried(entry, true).is_none()) {
@@ -74,6 +93,7 @@ impl InFlight {
         self.knock_again(key, now, random);
         if let Some(entry) = self.entries.get_mut(key) {
             entry.double(now);
+            entry.wake = silent_at.map_or(entry.wake, |at| at.min(entry.wake));
             self.timers.set(entry.wake, key);
         }
         self.hurry_if_hopeless(key, now);
@@ -110,27 +130,30 @@ impl InFlight {
             let place = tries.min(MOST_ATTEMPTS) + if failed { MOST_ATTEMPTS } else { 0 };
             (all_dead || !self.is_dead(id)).then_some(place as u8)
         };
-        let other = || self.servers.choose(&entry.route.servers, entry.route.fastest, 0, place);
-        if let Some(server) = alternative.or_else(other)
+        let other = || {
+            let server = self.servers.choose(&entry.route.servers, entry.route.fastest, 0, place)?;
+            Some((server, self.way_again(entry, server, now)?))
+        };
+        if let Some((server, way)) = alternative.map(|server| (server, Way::Usual)).or_else(other)
             && self.budget.extra(need, now)
         {
-            self.transmit(key, server, false, now, random);
+            self.transmit(key, server, way, now, random);
         }
     }
 
     /// What was sent is known to bring nothing (more): asks the next server at once, or relays what there is.
-    fn advance(&mut self, key: Key, now: Instant, random: Random<'_>) {
+    pub(super) fn advance(&mut self, key: Key, now: Instant, random: Random<'_>) {
         let Some(entry) = self.entries.get(key) else { return };
         let only_living = !entry.best.is_empty();
-        if let Some(server) = self.untried(entry, only_living)
-            && self.budget.extra(Need::Replacement, now)
-        {
-            self.restart(key, server, now);
-            self.transmit(key, server, false, now, random);
+        if let Some(server) = self.untried(entry, only_living) {
+            if self.budget.extra(Need::Replacement, now) {
+                self.restart(key, server, now);
+                self.transmit(key, server, Way::Usual, now, random);
+            }
         } else if !entry.best.is_empty() && entry.waiting().all(|attempt| self.is_dead(attempt.server)) {
             self.give_up(key, now);
         }
-        // Else another transmission is still out, or the next step begins a new round.
+        // Else another transmission is still out, or the next step asks the budget again or begins a new round.
         self.hurry_if_hopeless(key, now);
     }
 
@@ -150,56 +173,64 @@ impl InFlight {
         self.servers.choose(&entry.route.servers, entry.route.fastest, 0, place)
     }
 
-    fn is_dead(&self, id: ServerId) -> bool {
+    pub(super) fn is_dead(&self, id: ServerId) -> bool {
         self.servers.get(id).is_none_or(Server::is_dead)
     }
 
     /// Starts the waits of a query anew, as long as its server usually takes.
-    fn restart(&mut self, key: Key, server: ServerId, now: Instant) {
+    pub(super) fn restart(&mut self, key: Key, server: ServerId, now: Instant) {
+        let (Some(entry), Some(server)) = (self.entries.get(key), self.servers.get(server)) else { return };
+        let patience = self.patience(entry, server, now);
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let Some(server) = self.servers.get(server) else { return };
-        let patience = server.patience();
-        let tcp = entry.is_tcp() && server.takes_tcp(now);
-        entry.restart(if tcp { (3 * patience).max(LEAST_TCP_WAIT) } else { patience }, now);
+        entry.restart(patience, now);
         self.timers.set(entry.wake, key);
     }
 
-    /// Sends a query to a server under a new id. `exhausted`: only from what is open already.
-    fn transmit(&mut self, key: Key, server: ServerId, exhausted: bool, now: Instant, random: Random<'_>) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
+    /// Sends a query to a server under a new id.
+    pub(super) fn transmit(&mut self, key: Key, server: ServerId, way: Way, now: Instant, random: Random<'_>) -> bool {
+        let Some(entry) = self.entries.get(key) else { return false };
         let Some(record) = self.servers.get(server) else { return false };
         if entry.attempts.len() >= MOST_ATTEMPTS {
             return false;
         }
         let attempt = entry.attempts.len() as u8;
-        let (via, id);
-        if entry.is_tcp() && record.takes_tcp(now) {
-            let Some((stream, fresh)) = self.streams.draw(server, exhausted, now) else { return false };
-            if fresh {
-                self.actions.push_back(Action::OpenStream { stream, server: record.address });
-            }
-            let Some(connection) = self.streams.open.get_mut(stream) else { return false };
-            let Some(free) = sockets::free_id(&connection.waiting, random()) else { return false };
-            connection.waiting.push(Waiting { id: free, query: key, attempt });
-            self.actions.push_back(Action::SendStream { stream, query: key, id: free });
-            self.sweep_at.get_or_insert_with(|| now + SWEEP_EVERY);
-            (via, id) = (Via::Tcp(stream), free);
+        let from = if entry.is_tcp() && way != Way::Udp && record.takes_tcp(now) {
+            self.over_tcp(key, attempt, server, way, now, random)
         } else {
-            let Some((socket, fresh)) = self.sockets.draw(server, exhausted, random(), now) else { return false };
-            if fresh {
-                self.actions.push_back(Action::OpenSocket { socket, server: record.address });
-            }
-            let Some(open) = self.sockets.open.get_mut(socket) else { return false };
-            let Some(free) = sockets::free_id(&open.waiting, random()) else { return false };
-            open.waiting.push(Waiting { id: free, query: key, attempt });
-            self.actions.push_back(Action::Send { socket, query: key, id: free });
-            (via, id) = (Via::Udp(socket), free);
-        }
-        count(&record.counters.queries);
+            self.over_udp(key, attempt, server, way, now, random)
+        };
+        let Some((via, id)) = from else { return false };
         self.books.sent += 1;
+        if let Some(record) = self.servers.get(server) {
+            count(&record.counters.queries);
+        }
+        let Some(entry) = self.entries.get_mut(key) else { return false };
         let state = AttemptState::Waiting;
-        entry.attempts.push(Attempt { server, via, id, first_sent: now, last_sent: now, sends: 1, heard: None, state });
+        let (sends, overdue, heard) = (1, false, None);
+        entry.attempts.push(Attempt { server, via, id, first_sent: now, last_sent: now, sends, overdue, heard, state });
         true
+    }
+
+    /// Takes a socket for a transmission.
+    fn over_udp(
+        &mut self,
+        key: Key,
+        attempt: u8,
+        server: ServerId,
+        way: Way,
+        now: Instant,
+        random: Random<'_>,
+    ) -> Option<(Via, u16)> {
+        let (socket, fresh) = self.sockets.draw(server, way == Way::Open, random(), now)?;
+        if fresh {
+            let server = self.servers.get(server)?.address;
+            self.actions.push_back(Action::OpenSocket { socket, server });
+        }
+        let open = self.sockets.open.get_mut(socket)?;
+        let id = sockets::free_id(&open.waiting, random())?;
+        open.waiting.push(Waiting { id, query: key, attempt });
+        self.actions.push_back(Action::Send { socket, query: key, id });
+        Some((Via::Udp(socket), id))
     }
 
     /// Sends the same datagram from the same socket again.
@@ -230,7 +261,7 @@ impl InFlight {
             attempt.state = AttemptState::Bad;
         }
         let superseded = entry.attempts.iter().any(|other| other.first_sent > before.first_sent);
-        let useless = udp && entry.is_tcp() && !entry.ghost && wire::is_truncated(bytes);
+        let useless = entry.is_tcp() && !entry.ghost && wire::is_truncated(bytes);
         let (ghost, over) = (entry.ghost, entry.waiting().next().is_none());
         self.book_reply(&before, superseded, code, bad, now);
         if !listens_on {
@@ -276,36 +307,6 @@ impl InFlight {
         if repeated || superseded {
             self.budget.verdict(likely_lost && !superseded);
         }
-    }
-
-    /// A truncated reply came over UDP for a TCP client, because TCP had been refused: TCP gets another chance,
-    /// unless this very query has had it.
-    fn truncated_for_tcp(&mut self, key: Key, index: usize, now: Instant, random: Random<'_>) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let Some(attempt) = entry.attempts.get_mut(index) else { return };
-        let (server, via, id) = (attempt.server, attempt.via, attempt.id);
-        if std::mem::replace(&mut attempt.state, AttemptState::Bad) == AttemptState::Waiting {
-            self.release(via, id, now);
-        }
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let had = |attempt: &Attempt| attempt.server == server && matches!(attempt.via, Via::Tcp(_));
-        if !entry.attempts.iter().any(had)
-            && let Some(record) = self.servers.get_mut(server)
-        {
-            record.retry_tcp();
-            if self.budget.extra(Need::Replacement, now) {
-                self.restart(key, server, now);
-                self.transmit(key, server, false, now, random);
-                return;
-            }
-        }
-        if entry.best.is_empty() {
-            wire::set_id(&mut entry.message, entry.id);
-            if let Ok(query) = wire::parse(&entry.message) {
-                wire::error(&query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR), &mut entry.best);
-            }
-        }
-        self.advance(key, now, random);
     }
 
     /// Keeps a SERVFAIL or REFUSED, the former rather than the latter.
@@ -362,7 +363,9 @@ impl InFlight {
             for attempt in entry.waiting() {
                 if let Some(server) = self.servers.get_mut(attempt.server) {
                     count(&server.counters.timeouts);
-                    server.missed(attempt.last_sent, now);
+                    if !attempt.overdue {
+                        server.missed(attempt.last_sent, now);
+                    }
                 }
                 self.budget.verdict(true);
             }
@@ -400,6 +403,9 @@ impl InFlight {
             self.end(key, now);
             return;
         }
+        if entry.held.take().is_some() {
+            self.streams.release_held(key);
+        }
         entry.ghost = true;
         entry.wake = now + GHOST_FOR;
         self.ghosts += 1;
@@ -424,21 +430,15 @@ impl InFlight {
         self.end(key, now);
     }
 
-    /// Counts the transmissions that should have been answered by now against their servers.
+    /// Counts the datagrams that should have been answered by now against their servers.
     fn book_misses(&mut self, key: Key, now: Instant) {
         let Some(entry) = self.entries.get(key) else { return };
         let mut died = false;
-        for attempt in entry.waiting() {
+        for attempt in entry.waiting().filter(|attempt| matches!(attempt.via, Via::Udp(_))) {
             let Some(server) = self.servers.get_mut(attempt.server) else { continue };
             let late = now.saturating_duration_since(attempt.last_sent) >= server.patience();
             if late && server.missed(attempt.last_sent, now) {
                 died = true;
-            }
-            if let Via::Tcp(stream) = attempt.via
-                && late
-                && self.streams.missed(stream, attempt.last_sent, now)
-            {
-                server.refused_tcp(now);
             }
         }
         if died {
@@ -446,90 +446,12 @@ impl InFlight {
         }
     }
 
-    /// A server's port is closed, or there is no way to it.
-    pub(super) fn died(&mut self, server: ServerId, now: Instant) {
-        if self.servers.get_mut(server).is_some_and(|server| server.die(now)) {
-            self.wake_the_stranded(now);
-        }
-    }
-
-    /// Gives a turn at once to the queries that wait for dead servers only while another one lives.
-    fn wake_the_stranded(&mut self, now: Instant) {
-        let mut keys = std::mem::take(&mut self.scratch);
-        keys.clear();
-        keys.extend(self.entries.iter().filter_map(|(key, entry)| {
-            let stranded = !entry.ghost
-                && entry.waiting().next().is_some()
-                && entry.waiting().all(|attempt| self.is_dead(attempt.server))
-                && entry.route.servers.iter().any(|id| !self.is_dead(*id));
-            stranded.then_some(key)
-        }));
-        for &key in &keys {
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.wake = now.min(entry.deadline);
-                self.timers.set(entry.wake, key);
-            }
-        }
-        self.scratch = keys;
-    }
-
-    /// A transmission's socket or connection is gone.
-    pub(super) fn lost(&mut self, waiting: Waiting, failure: Failure, room: bool, now: Instant, random: Random<'_>) {
-        let Some(entry) = self.entries.get_mut(waiting.query) else { return };
-        let Some(attempt) = entry.attempts.get_mut(usize::from(waiting.attempt)) else { return };
-        attempt.state = if failure == Failure::Exhausted { AttemptState::Unsent } else { AttemptState::Lost };
-        let (server, via) = (attempt.server, attempt.via);
-        if entry.ghost {
-            if entry.waiting().next().is_none() {
-                self.end(waiting.query, now);
-            }
-            return;
-        }
-        let again = match (via, failure) {
-            // Nothing has left yet: no extra transmission. Without room, only an open socket will do.
-            (_, Failure::Exhausted) => {
-                self.transmit(waiting.query, server, !room, now, random);
-                return;
-            }
-            (Via::Tcp(_), Failure::Refused) => true,
-            (Via::Tcp(_), Failure::Closed) => !std::mem::replace(&mut entry.stream_retried, true),
-            _ => false,
-        };
-        if again && self.budget.extra(Need::Replacement, now) {
-            self.restart(waiting.query, server, now);
-            self.transmit(waiting.query, server, false, now, random);
-        } else {
-            self.advance(waiting.query, now, random);
-        }
-    }
-
-    /// Closes what is idle, and what listens without a client waiting, because descriptors ran out. Returns whether that gave any back.
-    pub(super) fn make_room(&mut self, now: Instant) -> bool {
-        let before = self.actions.len();
-        let mut ghosts: Vec<Key> = Vec::new();
-        ghosts.extend(self.entries.iter().filter(|(_, entry)| entry.ghost).map(|(key, _)| key));
-        ghosts.into_iter().for_each(|key| self.end(key, now));
-        self.sweep(true, now);
-        self.actions.len() > before
-    }
-
-    /// Closes sockets and connections that have been idle for too long, or all idle ones.
-    pub(super) fn sweep(&mut self, all: bool, now: Instant) {
-        let mut closed = std::mem::take(&mut self.scratch);
-        closed.clear();
-        self.sockets.sweep(all, now, &mut closed);
-        self.actions.extend(closed.drain(..).map(|socket| Action::CloseSocket { socket }));
-        self.streams.sweep(all, now, &mut closed);
-        self.actions.extend(closed.drain(..).map(|stream| Action::CloseStream { stream }));
-        self.scratch = closed;
-        if self.sweep_at.is_none() && self.sockets.open.len() + self.streams.open.len() > 0 {
-            self.sweep_at = Some(now + SWEEP_EVERY);
-        }
-    }
-
     /// Takes a query out of the table and its transmissions off their sockets.
     pub(super) fn end(&mut self, key: Key, now: Instant) {
         let Some(entry) = self.entries.remove(key) else { return };
+        if entry.held.is_some() {
+            self.streams.release_held(key);
+        }
         for attempt in entry.waiting() {
             self.release(attempt.via, attempt.id, now);
         }
@@ -543,7 +465,7 @@ impl InFlight {
         }
     }
 
-    fn release(&mut self, via: Via, id: u16, now: Instant) {
+    pub(super) fn release(&mut self, via: Via, id: u16, now: Instant) {
         match via {
             Via::Udp(socket) => {
                 if self.sockets.release(socket, id) {
@@ -552,7 +474,7 @@ impl InFlight {
                     self.sweep_at.get_or_insert_with(|| now + SWEEP_EVERY);
                 }
             }
-            Via::Tcp(stream) => self.streams.release(stream, id, now),
+            Via::Tcp(stream) => self.streams.give_up(stream, id, now),
         }
     }
 

@@ -85,7 +85,8 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        self.write()?;
+        // What was answered before the other side closed is there to be read even when it takes no more.
+        let written = self.write();
         loop {
             if let Some(length) = self.complete() {
                 let message = buffer.get_mut(..length).ok_or(ErrorKind::InvalidData)?;
@@ -99,7 +100,7 @@ impl Connection {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(length) => self.input.extend_from_slice(buffer.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return written.map(|()| None),
                 Err(error) => return Err(error),
             }
         }

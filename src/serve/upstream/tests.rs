@@ -263,17 +263,18 @@ fn write_frame(stream: &mut std::net::TcpStream, message: &[u8]) {
 fn tcp_queries_share_a_connection_and_are_answered_out_of_order() {
     let (_udp, listener, address) = stream_server();
     let mut turns = Loop::new(&[address]);
-    turns.ask(tcp(1), &query(1, "a"));
-    turns.ask(tcp(2), &query(1, "b"));
-    let mut stream = turns.accepted(&listener);
-    let first = turns.frame(&mut stream);
+    // One of a burst has to share.
+    (1..=5).for_each(|client| turns.ask(tcp(client), &query(1, if client == 5 { "b" } else { "a" })));
+    let mut streams: Vec<_> = (0..4).map(|_| turns.accepted(&listener)).collect();
+    let first = streams.iter_mut().map(|stream| turns.frame(stream)).collect::<Vec<_>>().remove(0);
+    let mut stream = streams.remove(0);
     let second = turns.frame(&mut stream);
     assert_ne!(first[..2], second[..2]);
     let mut large = answer(&second);
     large.resize(65_535, 7);
     write_frame(&mut stream, &large);
     let (client, reply) = turns.reply();
-    assert_eq!((client, reply.len()), (tcp(2), 65_535));
+    assert_eq!((client, reply.len()), (tcp(5), 65_535));
     assert_eq!(reply[2..], large[2..]);
     write_frame(&mut stream, &answer(&first));
     assert_eq!(turns.reply(), (tcp(1), answer(&query(1, "a"))));
@@ -283,13 +284,15 @@ fn tcp_queries_share_a_connection_and_are_answered_out_of_order() {
 fn queries_of_one_wake_leave_in_one_write() {
     let (_udp, listener, address) = stream_server();
     let mut turns = Loop::new(&[address]);
-    turns.ask(tcp(1), &query(1, "a"));
-    let mut stream = turns.accepted(&listener);
-    let first = turns.frame(&mut stream);
-    write_frame(&mut stream, &answer(&first));
-    turns.reply();
-    turns.ask(tcp(2), &query(2, "b"));
-    turns.ask(tcp(3), &query(3, "c"));
+    (1..=4).for_each(|client| turns.ask(tcp(client), &query(1, "a")));
+    let mut streams: Vec<_> = (0..4).map(|_| turns.accepted(&listener)).collect();
+    for stream in &mut streams {
+        let asked = turns.frame(stream);
+        write_frame(stream, &answer(&asked));
+        turns.reply();
+    }
+    (1..=8).for_each(|client| turns.ask(tcp(client), &query(2, "b")));
+    let mut stream = streams.remove(0);
     stream.set_nonblocking(true).unwrap();
     let nothing = stream.peek(&mut [0; 1]).unwrap_err();
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
@@ -311,6 +314,51 @@ fn a_connection_that_dies_is_replaced_once() {
     let asked = turns.frame(&mut stream);
     write_frame(&mut stream, &answer(&asked));
     assert_eq!(turns.reply(), (tcp(1), answer(&query(1, "a"))));
+}
+
+#[test]
+fn what_a_server_leaves_unanswered_when_it_closes_is_asked_again() {
+    let (_udp, listener, address) = stream_server();
+    listener.set_nonblocking(false).unwrap();
+    // One answer for each connection: what else was asked there is unread, so that the end is a reset.
+    let server = std::thread::spawn(move || {
+        for _ in 0..20 {
+            let mut stream = listener.accept().unwrap().0;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut message).unwrap();
+            write_frame(&mut stream, &answer(&message));
+        }
+    });
+    let mut turns = Loop::new(&[address]);
+    (1..=20).for_each(|client| turns.ask(tcp(client), &query(client as u16, "a")));
+    for _ in 0..20 {
+        let (client, reply) = turns.reply();
+        let Client::Tcp { connection } = client else { panic!("{client:?}") };
+        assert_eq!(reply, answer(&query(connection as u16, "a")));
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn what_was_answered_before_a_reset_is_read() {
+    let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+    let poll = Poll::new().unwrap();
+    let mut connection =
+        Connection::open(listener.local_addr().unwrap(), None, poll.registry(), Token(FIRST_TOKEN)).unwrap();
+    let mut peer = listener.accept().unwrap().0;
+    let mut buffer = [0; 512];
+    assert!(connection.receive(&mut buffer).unwrap().is_none());
+    connection.queue(&query(1, "a")).unwrap();
+    connection.flush().unwrap();
+    write_frame(&mut peer, &answer(&query(1, "a")));
+    // With something unread: a reset, which on loopback is there when the call is back.
+    drop(peer);
+    connection.queue(&query(2, "b")).unwrap();
+    assert!(connection.flush().is_err());
+    assert_eq!(connection.receive(&mut buffer).unwrap(), Some(answer(&query(1, "a")).as_slice()));
+    assert!(connection.receive(&mut buffer).is_err());
 }
 
 #[test]

@@ -19,7 +19,8 @@ const BANNED: [&str; 8] = [
     r"\b(mio|socket2|nix|rusqlite|ureq|rustls|signal_hook|listenfd|env_logger)::",
     r"\blog::|\b(trace|debug|info|warn|error)!\(|\be?print(ln)?!\(",
     r"\b(getrandom|rand|fastrand)::|\bRandomState\b",
-    r"(?m)^\s*(pub(\([^)]*\))? )?static\b|\bthread_local!|\b(Once|Lazy)Lock\b",
+    // A OnceLock in a value is a value; as a global it would be a static.
+    r"(?m)^\s*(pub(\([^)]*\))? )?static\b|\bthread_local!|\bLazyLock\b",
     r"\bunsafe\b",
 ];
 

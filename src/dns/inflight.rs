@@ -448,6 +448,7 @@ impl InFlight {
     /// get another chance, and what is under way is sent anew as the budget allows.
     pub fn renew(&mut self, now: Instant, random: Random<'_>) {
         self.servers.iter_mut().for_each(servers::Server::renew);
+        self.budget.renew(now);
         let mut keys = std::mem::take(&mut self.scratch);
         self.sockets.open.keys(&mut keys);
         for &socket in &keys {

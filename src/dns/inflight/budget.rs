@@ -19,6 +19,8 @@ const EXTRA_SHARE: f64 = 1.5;
 const EXTRA_FLOOR: f64 = 8.0;
 /// Extra transmissions in a second whatever was used before: a server that is back is noticed by who still waits.
 const EXTRA_LEAST: f64 = 1.0;
+/// How often a change of the network fills up what is saved.
+const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// Guesses that each query earns.
 const EARNED: f64 = 0.08;
 /// Guesses that can be saved up: what is outstanding at 1,000 queries a second when a server falls silent.
@@ -43,13 +45,16 @@ pub(super) struct Budget {
     ends: Option<Instant>,
     /// Extra transmissions that the queries so far have earned and not used; a debt when negative.
     earned: f64,
+    /// When a change of the network last filled that up.
+    renewed: Option<Instant>,
     saved: f64,
     needed: f64,
 }
 
 impl Budget {
     pub fn new() -> Budget {
-        Budget { parts: [(0, 0); PARTS], current: 0, ends: None, earned: EXTRA_FLOOR, saved: SAVED, needed: 0.0 }
+        let parts = [(0, 0); PARTS];
+        Budget { parts, current: 0, ends: None, earned: EXTRA_FLOOR, renewed: None, saved: SAVED, needed: 0.0 }
     }
 
     /// A query goes upstream for the first time.
@@ -58,6 +63,14 @@ impl Budget {
         self.parts[self.current].0 += 1;
         self.earned = (self.earned + EXTRA_SHARE).min(EXTRA_FLOOR);
         self.saved = (self.saved + EARNED).min(SAVED);
+    }
+
+    /// The network is another one: a few queries that used up theirs on the old one are to be sent at once. A network that
+    /// comes and goes all the time earns no more by that.
+    pub fn renew(&mut self, now: Instant) {
+        if self.renewed.is_none_or(|at| now.saturating_duration_since(at) >= RENEWED_EVERY) {
+            (self.renewed, self.earned) = (Some(now), EXTRA_FLOOR);
+        }
     }
 
     /// Asks for one more transmission and books it when it is granted.

@@ -599,11 +599,27 @@ fn a_failure_waits_for_the_budget_while_a_server_is_left_to_ask() {
 }
 
 #[test]
+fn a_change_of_the_network_sends_again_at_once_but_not_each_time_it_flaps() {
+    let mut table = Table::new(vec![listed(&[1])], 10);
+    (1..=3).for_each(|port| drop(table.ask(udp(port), &query(port, "a"), 0)));
+    table.call(0, |core, now, _| while core.budget.extra(budget::Need::Replacement, now) {});
+    let mut renew = |millis| {
+        table.call(millis, |core, now, random| core.renew(now, random));
+        table.sent().len()
+    };
+    assert_eq!(renew(1500), 3);
+    // What was saved up for it is used up little by little.
+    let more: usize = (4..16).map(|at| renew(400 * at)).sum();
+    assert!((5..=8).contains(&more), "{more}");
+}
+
+#[test]
 fn a_change_of_the_network_without_budget_is_followed_by_another_try() {
     let mut table = Table::new(vec![listed(&[1])], 10);
     table.ask(udp(1), &query(1, "a"), 0);
     table.expire(2000);
     table.call(2000, |core, now, _| while core.budget.extra(budget::Need::Replacement, now) {});
+    // Eight in a second are enough, whatever changes.
     table.call(2000, |core, now, random| core.renew(now, random));
     assert!(table.sent().is_empty());
     let mut sent = Vec::new();

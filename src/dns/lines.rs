@@ -2,7 +2,7 @@
 //!
 //! Among ten thousand names hardly anything that a query touches is in a near cache, so that it costs what it touches.
 //! The answer that most names have, one address of a family or none, therefore stands beside the counters of its being
-//! given: [`Line`]. What is rarer is counted apart.
+//! given: a `Line`. What is rarer is counted apart.
 //!
 //! One thread owns a [`NameTable`]: it answers from it and counts. Every other thread may read the counters while it
 //! does: atomics that are plain numbers to the processor, never locked. How often a single answer was given needs no

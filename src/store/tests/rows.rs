@@ -3,6 +3,7 @@
 use super::*;
 use crate::health::OverrideKind;
 use crate::health::wall::WallClock;
+use crate::os::clock::wall_ms;
 use crate::store::base::Base;
 use crate::store::batch::{PENDING_RESULTS, Pending};
 use crate::store::save::Targets;
@@ -30,6 +31,26 @@ fn the_writer_says_how_much_it_takes() {
     assert!(writer.flush(LONG) && writer.flush(LONG));
     assert_eq!(*heard.completes.lock().unwrap(), 1, "a few rows leave nothing to give back");
     assert_eq!(count(&path, "SELECT count(*) FROM endpoint"), ROOM as i64 + 3);
+}
+
+#[test]
+fn what_the_summaries_of_many_took_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let heard = Heard::default();
+    let writer = Writer::start(Store::open(&path).unwrap().store, DAY, heard.hooks()).unwrap();
+    // Of a slot that is over, so that it is summed up with the batch that brings it.
+    let past = Time(wall_ms() - 3_600_000);
+    let send = |count: usize, at: Time| {
+        let results = (0..count as u32).map(|number| result(number, at, Outcome::Ok, 1)).collect();
+        writer.send(Batch { results, ..Batch::default() });
+        assert!(writer.flush(LONG) && writer.flush(LONG));
+    };
+    send(10, past);
+    assert_eq!(*heard.completes.lock().unwrap(), 0, "a few rows leave nothing to give back");
+    send(ROOM / 2, Time(past.0 + 600_000));
+    until("what that took is given back", || *heard.completes.lock().unwrap() == 1);
+    assert_eq!(count(&path, "SELECT count(*) FROM check_summary"), ROOM as i64 / 2 + 10);
 }
 
 #[test]

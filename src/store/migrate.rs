@@ -70,8 +70,10 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 pub(super) fn version_once_begun(connection: &Connection) -> rusqlite::Result<i64> {
     let until = Instant::now() + BEGUN_WITHIN;
     loop {
+        // The tables first: they come with the version, and between two looks they may come.
+        let is_filled = tables(connection)? > 0;
         let version = version(connection)?;
-        if version != 0 || tables(connection)? > 0 || Instant::now() >= until {
+        if version != 0 || is_filled || Instant::now() >= until {
             return Ok(version);
         }
         thread::sleep(BEGUN_WITHIN / 100);

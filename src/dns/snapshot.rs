@@ -162,14 +162,13 @@ impl Held {
             (answer, waiting) = (*inner, true);
         }
         let short = |state| (Standing { state, waiting, stale: false }, Held::Nothing);
-        let (turns, stale) = match answer {
+        let (mut turns, stale) = match answer {
             FamilyAnswer::Addresses { turns, stale } => (turns, stale),
             FamilyAnswer::Empty | FamilyAnswer::Wait(_) => return short(State::Empty),
             FamilyAnswer::AllDown => return short(State::AllDown),
             FamilyAnswer::NotReady => return short(State::NotReady),
             FamilyAnswer::Forward => return short(State::Forward),
         };
-        let mut turns = turns;
         for turn in &mut turns {
             turn.addresses.retain(|address| Family::of(*address) == family);
         }

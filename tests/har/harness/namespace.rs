@@ -4,10 +4,12 @@
 //! is the only interface and `/etc/resolv.conf` is the test's. As root plain namespaces are used, otherwise
 //! those of a user namespace, where the kernel lets us.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{is_root, missing, skip};
+use super::{is_root, missing, skip, wait_for};
 
 /// Set in the process inside; its value is the test's name.
 const INSIDE: &str = "HAR_TEST_INSIDE";
@@ -29,7 +31,10 @@ pub fn inside(programs: &[&str], body: impl FnOnce()) -> bool {
         return false;
     }
     let name = std::thread::current().name().expect("a test thread").to_owned();
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    // The test's own folders are in this one: what is mounted there can be removed only from outside.
+    let folder = tempfile::Builder::new().prefix("har-test-").tempdir().expect("a temporary folder");
+    // Daemons that run as another user pass through it.
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("own folder");
     let resolv = folder.path().join("resolv.conf");
     std::fs::write(&resolv, "nameserver 127.0.0.1\n").expect("own folder");
     let output = unshare()
@@ -38,10 +43,12 @@ pub fn inside(programs: &[&str], body: impl FnOnce()) -> bool {
         .arg(std::env::current_exe().expect("the test binary"))
         .args(["--exact", &name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, &name)
+        .env("TMPDIR", folder.path())
         .output()
         .expect("unshare starts");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "inside the namespace:\n{text}");
+    wait_for("the test's folder to be left by all", || std::fs::remove_dir_all(folder.path()).ok());
     // A test that was not found would pass without running.
     assert!(text.contains("1 passed"), "the test ran inside:\n{text}");
     for reason in text.lines().filter_map(|line| line.strip_prefix(&format!("SKIPPED: {name}: "))) {

@@ -218,6 +218,15 @@ impl Lookups {
         Some(change)
     }
 
+    /// Takes in the addresses of one family while the look-up goes on, which will tell what it leaves out.
+    pub(super) fn apply_half(&mut self, host: &Arc<str>, addresses: &[IpAddr], now: Time) -> Option<Change> {
+        let &id = self.ids.get(&(Arc::clone(host), LookupKind::Addresses))?;
+        let entry = self.entries.get_mut(&id)?;
+        let mut change = Change { first: !entry.finished, ..Change::default() };
+        entry.take_in(Family::of(*addresses.first()?), addresses, now, &mut change);
+        Some(change)
+    }
+
     /// Plans the next look-up of a drain record. Whether it is one of ours.
     pub(super) fn applied_text(
         &mut self,
@@ -278,16 +287,8 @@ impl Entry {
     }
 
     fn resolved(&mut self, family: Family, found: &[IpAddr], now: Time, change: &mut Change) {
-        change.learned |= !std::mem::replace(&mut self.succeeded[family.index()], true);
-        if self.failing[family.index()].take().is_some() {
-            change.resumed.push(family);
-        }
         self.addresses.retain_mut(|known| {
-            if Family::of(known.address) != family {
-                return true;
-            }
-            if found.contains(&known.address) {
-                (known.seen, known.misses) = (now, 0);
+            if Family::of(known.address) != family || found.contains(&known.address) {
                 return true;
             }
             known.misses += 1;
@@ -296,9 +297,20 @@ impl Entry {
             }
             known.misses < MISSES
         });
+        self.take_in(family, found, now, change);
+    }
+
+    /// What was found is there, whatever else is.
+    fn take_in(&mut self, family: Family, found: &[IpAddr], now: Time, change: &mut Change) {
+        change.learned |= !std::mem::replace(&mut self.succeeded[family.index()], true);
+        if self.failing[family.index()].take().is_some() {
+            change.resumed.push(family);
+        }
         // An address that is none (0.0.0.0, a group) is how some resolvers say that a name is blocked.
         for &address in found.iter().filter(|address| !address.is_unspecified() && !address.is_multicast()) {
-            if self.addresses.len() < MAX_ADDRESSES && !self.addresses.iter().any(|known| known.address == address) {
+            if let Some(known) = self.addresses.iter_mut().find(|known| known.address == address) {
+                (known.seen, known.misses) = (now, 0);
+            } else if self.addresses.len() < MAX_ADDRESSES {
                 self.addresses.push(Known { address, seen: now, misses: 0 });
                 change.came.push(address);
             }
@@ -380,6 +392,31 @@ mod tests {
         }
         lookups.expire(&host, HOUR, Time(8 * 60_000).after(HOUR));
         assert!(lookups.get(&host).unwrap().addresses.is_empty());
+    }
+
+    #[test]
+    fn half_a_look_up_brings_addresses_and_leaves_none_out() {
+        let host: Arc<str> = "a.example".into();
+        let mut lookups = lookups(&host);
+        lookups.next(Time(0), 9);
+        let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let half = |lookups: &mut Lookups, at| lookups.apply_half(&host, &[ip(2)], Time(at)).unwrap();
+        let change = half(&mut lookups, 400);
+        assert!(change.first && change.learned && change.came == [ip(2)] && change.went.is_empty(), "{change:?}");
+        assert_eq!(lookups.next_due(), None, "it goes on");
+        let whole = || LookupResult { v6: Err(LookupFailure::Timeout), ..v4(Ok(&[1, 2])) };
+        let change = lookups.apply(&host, &whole(), 1, Time(3_000)).unwrap();
+        assert!(change.first && change.came == [ip(1)], "{change:?}");
+        // Of one look-up that leaves it out, a half and the whole are one.
+        assert!(half(&mut lookups, 5_000).is_none());
+        let without = LookupResult { v6: Err(LookupFailure::Timeout), ..v4(Ok(&[2])) };
+        assert!(lookups.apply(&host, &without, 1, Time(6_000)).unwrap().went.is_empty());
+        assert!(half(&mut lookups, 8_000).is_none());
+        assert_eq!(lookups.apply(&host, &without, 1, Time(9_000)).unwrap().went, [ip(1)]);
+        // Its addresses stopped resolving: the half alone ends that.
+        let change = lookups.apply(&host, &v4(Err(LookupFailure::Timeout)), 1, Time(10_000)).unwrap();
+        assert_eq!(change.stopped, [(Family::V4, "no reply in time")]);
+        assert_eq!(half(&mut lookups, 12_000).resumed, [Family::V4]);
     }
 
     #[test]

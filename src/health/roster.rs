@@ -20,7 +20,7 @@ use super::local_fault::{HOLD, LocalFault, in_window};
 use super::machine::Transition;
 use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
-use super::resolution::{LookupJob, LookupResult, Lookups};
+use super::resolution::{Change, LookupJob, LookupResult, Lookups};
 use super::schedule::{CheckJob, TargetId, is_late};
 use super::target::{Mark, Targets, User};
 use super::wall::WallClock;
@@ -183,9 +183,22 @@ impl Roster {
     pub fn apply_lookup(&mut self, host: &str, result: &LookupResult, now: Time) {
         let host: Arc<str> = host.into();
         let Some(change) = self.lookups.apply(&host, result, self.machine, now) else { return };
+        self.looked_up_as(&host, &change, now);
+    }
+
+    /// The addresses of one family of a look-up that still waits for the other.
+    pub fn apply_half_lookup(&mut self, host: &str, addresses: &[IpAddr], now: Time) {
+        let host: Arc<str> = host.into();
+        // The time of it alone is news that comes with the whole.
+        if let Some(change) = self.lookups.apply_half(&host, addresses, now).filter(|change| !change.is_none()) {
+            self.looked_up_as(&host, &change, now);
+        }
+    }
+
+    fn looked_up_as(&mut self, host: &Arc<str>, change: &Change, now: Time) {
         let mut tell = |reason: String| {
             let mut event = Event::new(now, EventKind::Resolution, reason);
-            event.host = Some(Host::Name(Arc::clone(&host)));
+            event.host = Some(Host::Name(Arc::clone(host)));
             self.events.push(event);
         };
         let list = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
@@ -202,9 +215,9 @@ impl Roster {
             tell(format!("{} resolves again", family.record()));
         }
         if change.is_none() {
-            self.refresh_host(&host);
+            self.refresh_host(host);
         } else {
-            self.sync_host(&host, now);
+            self.sync_host(host, now);
         }
     }
 

@@ -46,6 +46,13 @@ pub enum Done {
         /// What it yielded.
         result: CheckResult,
     },
+    /// The addresses of one family of a look-up that still waits for the other.
+    LookedUpHalf {
+        /// The name looked up.
+        host: Arc<str>,
+        /// One at least, all of one family.
+        addresses: Vec<IpAddr>,
+    },
     /// A look-up of addresses.
     LookedUp {
         /// The name looked up.
@@ -251,7 +258,10 @@ impl Crew {
     pub fn look_up(&mut self, job: LookupJob) {
         self.lookups += 1;
         let (inbox, upstream, again) = (self.inbox.clone(), Arc::clone(&self.upstream), job.clone());
-        let work = Box::new(move || inbox.send(Message::Done(look_up(job, &upstream))));
+        let work = Box::new(move || {
+            let done = look_up(job, &upstream, &inbox);
+            inbox.send(Message::Done(done));
+        });
         if self.pool.submit(Lane::Normal, work).is_err() {
             self.inbox.send(Message::Done(failed(again)));
         }
@@ -410,12 +420,14 @@ fn follow(config: &Config, listeners: &[SocketAddr]) -> Box<Follower> {
 }
 
 /// On a worker: asks the upstream.
-fn look_up(job: LookupJob, upstream: &Upstream) -> Done {
+fn look_up(job: LookupJob, upstream: &Upstream, inbox: &Inbox<Message>) -> Done {
     let Ok(name) = job.host.parse::<HostName>() else { return failed(job) };
     let (upstreams, options) = (upstream.asked(), upstream.options());
     match job.kind {
         LookupKind::Addresses => {
-            let found = lookup::lookup(&name, &upstreams, &options);
+            let found = lookup::lookup_in_halves(&name, &upstreams, &options, &mut |addresses| {
+                inbox.send(Message::Done(Done::LookedUpHalf { host: Arc::clone(&job.host), addresses }));
+            });
             let ttl = [ttl(&found.v4), ttl(&found.v6)].into_iter().flatten().min();
             Done::LookedUp {
                 host: job.host,

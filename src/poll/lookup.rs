@@ -142,7 +142,7 @@ pub struct Services {
 /// Looks up the SRV records of a name. Blocks up to the time-out of the options.
 pub fn lookup_services(name: &HostName, upstreams: &Upstreams<'_>, options: &Options) -> Services {
     let mut chases = [Chase::new(name, RecordType::SRV)];
-    let heard_beyond_loopback = run(&mut chases, upstreams, options);
+    let heard_beyond_loopback = run(&mut chases, upstreams, options, &mut |_| {});
     let [chase] = chases;
     let service = |data: &RData| match data {
         RData::SRV(srv) => {
@@ -159,24 +159,49 @@ pub fn lookup_services(name: &HostName, upstreams: &Upstreams<'_>, options: &Opt
 /// Addresses that no candidate can have are left out: filtering resolvers answer `0.0.0.0` or `::` for what they
 /// block, and connecting there would reach this very host.
 pub fn lookup(name: &HostName, upstreams: &Upstreams<'_>, options: &Options) -> Lookup {
+    lookup_in_halves(name, upstreams, options, &mut |_| {})
+}
+
+/// [`lookup`], which hands over the addresses of one family when a server has been silent about the other one: it may
+/// be so to the end (RFC 4074, section 4.1).
+pub fn lookup_in_halves(
+    name: &HostName,
+    upstreams: &Upstreams<'_>,
+    options: &Options,
+    half: &mut dyn FnMut(Vec<IpAddr>),
+) -> Lookup {
     let mut chases = [Chase::new(name, RecordType::A), Chase::new(name, RecordType::AAAA)];
-    let heard_beyond_loopback = run(&mut chases, upstreams, options);
-    let [v4, v6] = chases;
-    let v4 = v4.finish(|data| match data {
+    let mut told = false;
+    let heard_beyond_loopback = run(&mut chases, upstreams, options, &mut |chase| {
+        let records = chase.ended.iter().flatten().flatten();
+        let addresses: Vec<IpAddr> =
+            records.filter_map(|data| v4(data).map(IpAddr::from).or_else(|| v6(data).map(IpAddr::from))).collect();
+        if !addresses.is_empty() && !std::mem::replace(&mut told, true) {
+            half(addresses);
+        }
+    });
+    let [of_v4, of_v6] = chases;
+    Lookup { v4: of_v4.finish(v4), v6: of_v6.finish(v6), heard_beyond_loopback }
+}
+
+fn v4(data: &RData) -> Option<Ipv4Addr> {
+    match data {
         RData::A(a) if !(a.0.is_unspecified() || a.0.is_multicast() || a.0.is_broadcast()) => Some(a.0),
         _ => None,
-    });
-    let v6 = v6.finish(|data| match data {
+    }
+}
+
+fn v6(data: &RData) -> Option<Ipv6Addr> {
+    match data {
         RData::AAAA(aaaa) if !(aaaa.0.is_unspecified() || aaaa.0.is_multicast()) => Some(aaaa.0),
         _ => None,
-    });
-    Lookup { v4, v6, heard_beyond_loopback }
+    }
 }
 
 /// Looks up the TXT records of a name. Blocks up to the time-out of the options.
 pub fn lookup_texts(name: &HostName, upstreams: &Upstreams<'_>, options: &Options) -> Texts {
     let mut chases = [Chase::new(name, RecordType::TXT)];
-    let heard_beyond_loopback = run(&mut chases, upstreams, options);
+    let heard_beyond_loopback = run(&mut chases, upstreams, options, &mut |_| {});
     let [chase] = chases;
     let strings = |data: &RData| match data {
         RData::TXT(text) => Some(text.txt_data.iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect()),
@@ -201,6 +226,7 @@ pub fn servers_for<'a>(name: &HostName, general: &'a [SocketAddr], routes: &'a [
 }
 
 /// One question and the aliases it leads through.
+#[derive(Clone)]
 struct Chase {
     name: HostName,
     kind: RecordType,
@@ -267,8 +293,9 @@ impl Chase {
     }
 }
 
-/// Brings every chase to its end; whether a server beyond loopback was heard.
-fn run(chases: &mut [Chase], upstreams: &Upstreams<'_>, options: &Options) -> bool {
+/// Brings every chase to its end; whether a server beyond loopback was heard. `half` is given one that has ended while
+/// a server was silent about another.
+fn run(chases: &mut [Chase], upstreams: &Upstreams<'_>, options: &Options, half: &mut dyn FnMut(&Chase)) -> bool {
     let limit = Limit::new(options.timeout);
     let mut heard = false;
     while let Some(next) = chases.iter().find(|chase| chase.ended.is_none()) {
@@ -279,7 +306,16 @@ fn run(chases: &mut [Chase], upstreams: &Upstreams<'_>, options: &Options) -> bo
             .filter(|chase| servers_for(&chase.name, upstreams.general, upstreams.routes) == servers)
             .collect();
         let mut round: Vec<Question> = together.iter().map(|chase| Question::new(&chase.name, chase.kind)).collect();
-        ask(&mut round, servers, options.source, limit, &mut heard);
+        let mut silence = |round: &[Question]| {
+            for (chase, question) in together.iter().zip(round) {
+                if let Some(message) = &question.answer {
+                    let mut ahead = Chase::clone(chase);
+                    ahead.advance(message);
+                    half(&ahead);
+                }
+            }
+        };
+        ask(&mut round, servers, options.source, limit, &mut heard, &mut silence);
         for (chase, question) in together.iter_mut().zip(round) {
             match question.answer {
                 Some(message) => chase.advance(&message),
@@ -332,8 +368,16 @@ impl Question {
     }
 }
 
-/// Asks all questions together, server by server, until each has an answer, no server is left or the time is up.
-fn ask(questions: &mut [Question], servers: &[SocketAddr], source: Option<IpAddr>, limit: Limit, heard: &mut bool) {
+/// Asks all questions together, server by server, until each has an answer, no server is left or the time is up. Shows
+/// them when a server was `silent` about one.
+fn ask(
+    questions: &mut [Question],
+    servers: &[SocketAddr],
+    source: Option<IpAddr>,
+    limit: Limit,
+    heard: &mut bool,
+    silent: &mut dyn FnMut(&[Question]),
+) {
     let mut wait = FIRST_WAIT;
     if servers.is_empty() {
         questions.iter_mut().for_each(|question| question.failure = Some(Failure::NoServer));
@@ -349,6 +393,9 @@ fn ask(questions: &mut [Question], servers: &[SocketAddr], source: Option<IpAddr
                 }
             }
             gather(open, Limit::new(left.min(wait)), limit, heard);
+            if questions.iter().any(|question| question.wants(server)) {
+                silent(questions);
+            }
         }
         wait *= 2;
     }

@@ -322,6 +322,9 @@ impl Poller {
                 }
                 self.roster.apply_result(job.target, &result, now);
             }
+            Message::Done(Done::LookedUpHalf { host, addresses }) => {
+                self.roster.apply_half_lookup(&host, &addresses, now);
+            }
             Message::Done(Done::LookedUp { host, result, beyond_loopback }) => {
                 self.crew.lookup_done();
                 self.ledger.looked_up(&host, &result, now);

@@ -72,6 +72,21 @@ fn a_host_that_is_never_answered_for_holds_up_no_other() {
 }
 
 #[test]
+fn a_family_that_is_never_answered_for_holds_up_the_other_no_longer_than_one_wait() {
+    let backends = Backend::group(&[("127.0.0.2", 1), ("127.0.0.3", 1)]);
+    let upstream = Upstream::start();
+    upstream.behave("a.example", Behaviour::DropAaaa).addresses("a.example", &["127.0.0.2"]);
+    let har = start(&upstream, backends[0].port(), "resolve_interval = \"1s\"", &["a.example"]);
+    har.until_a("api-a.example", "127.0.0.2");
+    // The candidate is looked up when both families have come to their end, which here takes all the time there is.
+    let before = "SELECT (SELECT min(at) FROM event WHERE kind = 'answer') < resolved_at FROM candidate";
+    har.until_sql(before, |before| before == "1");
+    upstream.addresses("a.example", &["127.0.0.3"]);
+    har.until_a("api-a.example", "127.0.0.3");
+    har.until_sql("SELECT reason FROM event WHERE reason LIKE '%gone: 127.0.0.2%'", |reason| !reason.is_empty());
+}
+
+#[test]
 fn an_address_comes_as_unknown_beside_the_old_ones() {
     let backends = Backend::group(&[("127.0.0.2", 30), ("127.0.0.3", 1)]);
     backends[1].set(crate::harness::Mode::Hang);

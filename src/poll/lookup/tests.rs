@@ -341,6 +341,41 @@ fn a_family_that_is_lost_does_not_cost_the_other_its_answer() {
 }
 
 #[test]
+fn a_family_is_told_of_while_the_other_is_waited_for() {
+    let v6 = || ("x.example", AAAA, 9, Ipv6Addr::LOCALHOST.octets().to_vec());
+    let reply = move |asked: &Asked| match asked.kind {
+        A => asked.reply(0, &[a("x.example", 9, ONE)], &[]),
+        _ => asked.reply(0, &[v6()], &[]),
+    };
+    for (lost, other) in [(A, IpAddr::from(Ipv6Addr::LOCALHOST)), (AAAA, IpAddr::from(ONE))] {
+        let told = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&told);
+        // What is lost is answered only when the other has been told of.
+        let server = Server::start([127, 0, 0, 1], move |asked, _| {
+            let answered = asked.kind != lost || seen.load(Ordering::SeqCst);
+            if answered { vec![reply(asked)] } else { Vec::new() }
+        });
+        let upstreams = Upstreams { general: &[server.address], routes: &[] };
+        let options = Options { source: None, timeout: Duration::from_secs(20) };
+        let mut halves = Vec::new();
+        let lookup = lookup_in_halves(&name("x.example"), &upstreams, &options, &mut |addresses| {
+            told.store(true, Ordering::SeqCst);
+            halves.push(addresses);
+        });
+        assert_eq!(halves, [[other]]);
+        assert_eq!((lookup.v4, lookup.v6), (found([ONE.into()], 9), found([Ipv6Addr::LOCALHOST], 9)));
+    }
+    // A family without addresses is no half.
+    let server = Server::start([127, 0, 0, 1], |asked, _| match asked.kind {
+        A => vec![asked.reply(0, &[], &[])],
+        _ => Vec::new(),
+    });
+    let upstreams = Upstreams { general: &[server.address], routes: &[] };
+    let options = Options { source: None, timeout: Duration::from_millis(700) };
+    lookup_in_halves(&name("x.example"), &upstreams, &options, &mut |half| panic!("{half:?} was told of"));
+}
+
+#[test]
 fn a_server_without_edns_is_asked_without() {
     let server = Server::start([127, 0, 0, 1], |asked, whole| {
         vec![if asked.has_edns(whole) {

@@ -34,6 +34,8 @@ pub enum Behaviour {
     Delay(Duration),
     /// Says nothing.
     Drop,
+    /// Says nothing to queries for AAAA records.
+    DropAaaa,
     /// Says nothing to this many queries, then answers.
     DropFirst(usize),
     /// Answers with this code and nothing else.
@@ -277,7 +279,10 @@ fn react(table: &Arc<Mutex<Table>>, bytes: &[u8], from: SocketAddr, tcp: bool) -
     let answer = from_table(&table, &query, &name);
     let replies = match &behaviour {
         Behaviour::Drop => Vec::new(),
-        Behaviour::Answer | Behaviour::Delay(_) | Behaviour::DropFirst(_) => vec![encode(&answer)],
+        Behaviour::DropAaaa if query.queries.iter().any(|query| query.query_type() == RecordType::AAAA) => Vec::new(),
+        Behaviour::Answer | Behaviour::Delay(_) | Behaviour::DropFirst(_) | Behaviour::DropAaaa => {
+            vec![encode(&answer)]
+        }
         Behaviour::Rcode(code) => vec![encode(&empty(&query, *code))],
         Behaviour::TruncateUdp if tcp => vec![encode(&answer)],
         Behaviour::TruncateUdp => {

@@ -16,6 +16,8 @@ use super::{Family, Time};
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 /// Successful look-ups in a row that must leave an address out before it is removed.
 const MISSES: u8 = 2;
+/// Look-ups in a row after which a family that fails is waited for less, where the other one does not.
+const BRIEF_AFTER: u32 = 2;
 /// Addresses of one host name that are kept at most: an answer beyond it is an attack or a mistake.
 const MAX_ADDRESSES: usize = 1024;
 
@@ -26,6 +28,8 @@ pub struct LookupJob {
     pub host: Arc<str>,
     /// What to ask for.
     pub kind: LookupKind,
+    /// One family has addresses and the other failed the last times: it is waited for less.
+    pub brief: bool,
 }
 
 /// What a look-up asks for.
@@ -156,7 +160,7 @@ impl Lookups {
                 continue;
             }
             self.last_id += 1;
-            let job = LookupJob { host: Arc::clone(&key.0), kind: key.1 };
+            let job = LookupJob { host: Arc::clone(&key.0), kind: key.1, brief: false };
             self.entries.insert(self.last_id, Entry::new(job, interval));
             self.queue.set(self.last_id, now);
             self.ids.insert(key, self.last_id);
@@ -166,7 +170,7 @@ impl Lookups {
     /// Look-ups that are due, each handed out once until it is applied.
     pub(super) fn next(&mut self, now: Time, limit: usize) -> Vec<LookupJob> {
         let due = std::iter::from_fn(|| self.queue.pop(now)).take(limit);
-        due.filter_map(|(_, id)| self.entries.get(&id)).map(|entry| entry.job.clone()).collect()
+        due.filter_map(|(_, id)| self.entries.get(&id)).map(Entry::next_job).collect()
     }
 
     /// When the next one is due.
@@ -269,6 +273,11 @@ impl Entry {
             failures: 0,
             turn: 0,
         }
+    }
+
+    fn next_job(&self) -> LookupJob {
+        let one_family = matches!(self.failing, [None, Some(_)] | [Some(_), None]);
+        LookupJob { brief: one_family && self.failures >= BRIEF_AFTER, ..self.job.clone() }
     }
 
     fn apply(&mut self, result: &LookupResult, now: Time) -> Change {
@@ -444,6 +453,7 @@ mod tests {
         let second = |n| Some(Duration::from_secs(n));
         // One family resolves, the other one never does.
         let half = || LookupResult { v6: Err(LookupFailure::ServerFailure), ..v4(Ok(&[1])) };
+        let mut briefs = Vec::new();
         for (result, ttl, least, most) in [
             (v4(Ok(&[1])), None, 1_000, 30_000),
             (v4(Ok(&[1])), second(300), 24_000, 30_000),
@@ -461,6 +471,8 @@ mod tests {
             lookups.apply(&host, &LookupResult { ttl, ..result }, 1, Time(0)).unwrap();
             let due = lookups.next_due().unwrap().0;
             assert!((least..=most).contains(&due), "{due} not in {least}..={most}");
+            briefs.push(lookups.next(Time(due), 1)[0].brief);
         }
+        assert_eq!(briefs, [vec![false; 9], vec![true; 3]].concat(), "after two of which half failed");
     }
 }

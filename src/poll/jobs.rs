@@ -33,6 +33,10 @@ const MAX_LOOKUPS: usize = 64;
 
 /// One look-up, retransmissions and the next servers included.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// What is left of it for a family when a server was silent about it and the other one is known: asked twice more.
+const REST: Duration = Duration::from_millis(1200);
+/// The same when that has been so lately.
+const BRIEF_REST: Duration = Duration::from_millis(400);
 
 /// A test for a loop: what has not come back by then is caught by the next one.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -425,7 +429,8 @@ fn look_up(job: LookupJob, upstream: &Upstream, inbox: &Inbox<Message>) -> Done 
     let (upstreams, options) = (upstream.asked(), upstream.options());
     match job.kind {
         LookupKind::Addresses => {
-            let found = lookup::lookup_in_halves(&name, &upstreams, &options, &mut |addresses| {
+            let rest = if job.brief { BRIEF_REST } else { REST };
+            let found = lookup::lookup_in_halves(&name, &upstreams, &options, rest, &mut |addresses| {
                 inbox.send(Message::Done(Done::LookedUpHalf { host: Arc::clone(&job.host), addresses }));
             });
             let ttl = [ttl(&found.v4), ttl(&found.v6)].into_iter().flatten().min();

@@ -142,7 +142,7 @@ pub struct Services {
 /// Looks up the SRV records of a name. Blocks up to the time-out of the options.
 pub fn lookup_services(name: &HostName, upstreams: &Upstreams<'_>, options: &Options) -> Services {
     let mut chases = [Chase::new(name, RecordType::SRV)];
-    let heard_beyond_loopback = run(&mut chases, upstreams, options, &mut |_| {});
+    let heard_beyond_loopback = run(&mut chases, upstreams, options, &mut |_| None);
     let [chase] = chases;
     let service = |data: &RData| match data {
         RData::SRV(srv) => {
@@ -159,15 +159,16 @@ pub fn lookup_services(name: &HostName, upstreams: &Upstreams<'_>, options: &Opt
 /// Addresses that no candidate can have are left out: filtering resolvers answer `0.0.0.0` or `::` for what they
 /// block, and connecting there would reach this very host.
 pub fn lookup(name: &HostName, upstreams: &Upstreams<'_>, options: &Options) -> Lookup {
-    lookup_in_halves(name, upstreams, options, &mut |_| {})
+    lookup_in_halves(name, upstreams, options, options.timeout, &mut |_| {})
 }
 
 /// [`lookup`], which hands over the addresses of one family when a server has been silent about the other one: it may
-/// be so to the end (RFC 4074, section 4.1).
+/// be so to the end (RFC 4074, section 4.1). From then on `rest` is all the time there is.
 pub fn lookup_in_halves(
     name: &HostName,
     upstreams: &Upstreams<'_>,
     options: &Options,
+    rest: Duration,
     half: &mut dyn FnMut(Vec<IpAddr>),
 ) -> Lookup {
     let mut chases = [Chase::new(name, RecordType::A), Chase::new(name, RecordType::AAAA)];
@@ -176,9 +177,11 @@ pub fn lookup_in_halves(
         let records = chase.ended.iter().flatten().flatten();
         let addresses: Vec<IpAddr> =
             records.filter_map(|data| v4(data).map(IpAddr::from).or_else(|| v6(data).map(IpAddr::from))).collect();
-        if !addresses.is_empty() && !std::mem::replace(&mut told, true) {
-            half(addresses);
+        if addresses.is_empty() || std::mem::replace(&mut told, true) {
+            return None;
         }
+        half(addresses);
+        Some(Limit::new(rest))
     });
     let [of_v4, of_v6] = chases;
     Lookup { v4: of_v4.finish(v4), v6: of_v6.finish(v6), heard_beyond_loopback }
@@ -201,7 +204,7 @@ fn v6(data: &RData) -> Option<Ipv6Addr> {
 /// Looks up the TXT records of a name. Blocks up to the time-out of the options.
 pub fn lookup_texts(name: &HostName, upstreams: &Upstreams<'_>, options: &Options) -> Texts {
     let mut chases = [Chase::new(name, RecordType::TXT)];
-    let heard_beyond_loopback = run(&mut chases, upstreams, options, &mut |_| {});
+    let heard_beyond_loopback = run(&mut chases, upstreams, options, &mut |_| None);
     let [chase] = chases;
     let strings = |data: &RData| match data {
         RData::TXT(text) => Some(text.txt_data.iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect()),
@@ -294,9 +297,14 @@ impl Chase {
 }
 
 /// Brings every chase to its end; whether a server beyond loopback was heard. `half` is given one that has ended while
-/// a server was silent about another.
-fn run(chases: &mut [Chase], upstreams: &Upstreams<'_>, options: &Options, half: &mut dyn FnMut(&Chase)) -> bool {
-    let limit = Limit::new(options.timeout);
+/// a server was silent about another, and may shorten the time that is left.
+fn run(
+    chases: &mut [Chase],
+    upstreams: &Upstreams<'_>,
+    options: &Options,
+    half: &mut dyn FnMut(&Chase) -> Option<Limit>,
+) -> bool {
+    let mut limit = Limit::new(options.timeout);
     let mut heard = false;
     while let Some(next) = chases.iter().find(|chase| chase.ended.is_none()) {
         let servers = servers_for(&next.name, upstreams.general, upstreams.routes);
@@ -306,16 +314,15 @@ fn run(chases: &mut [Chase], upstreams: &Upstreams<'_>, options: &Options, half:
             .filter(|chase| servers_for(&chase.name, upstreams.general, upstreams.routes) == servers)
             .collect();
         let mut round: Vec<Question> = together.iter().map(|chase| Question::new(&chase.name, chase.kind)).collect();
-        let mut silence = |round: &[Question]| {
-            for (chase, question) in together.iter().zip(round) {
-                if let Some(message) = &question.answer {
-                    let mut ahead = Chase::clone(chase);
-                    ahead.advance(message);
-                    half(&ahead);
-                }
-            }
+        let mut silent = |round: &[Question]| {
+            let answered =
+                together.iter().zip(round).find_map(|(chase, question)| Some((chase, question.answer.as_ref()?)));
+            let (chase, message) = answered?;
+            let mut ahead = Chase::clone(chase);
+            ahead.advance(message);
+            half(&ahead)
         };
-        ask(&mut round, servers, options.source, limit, &mut heard, &mut silence);
+        limit = ask(&mut round, servers, options.source, limit, &mut heard, &mut silent);
         for (chase, question) in together.iter_mut().zip(round) {
             match question.answer {
                 Some(message) => chase.advance(&message),
@@ -369,22 +376,22 @@ impl Question {
 }
 
 /// Asks all questions together, server by server, until each has an answer, no server is left or the time is up. Shows
-/// them when a server was `silent` about one.
+/// them when a server was `silent` about one. Returns the limit that held at the end.
 fn ask(
     questions: &mut [Question],
     servers: &[SocketAddr],
     source: Option<IpAddr>,
-    limit: Limit,
+    mut limit: Limit,
     heard: &mut bool,
-    silent: &mut dyn FnMut(&[Question]),
-) {
+    silent: &mut dyn FnMut(&[Question]) -> Option<Limit>,
+) -> Limit {
     let mut wait = FIRST_WAIT;
     if servers.is_empty() {
         questions.iter_mut().for_each(|question| question.failure = Some(Failure::NoServer));
     }
     while servers.iter().any(|&server| questions.iter().any(|question| question.wants(server))) {
         for &server in servers {
-            let Some(left) = limit.left() else { return };
+            let Some(left) = limit.left() else { return limit };
             let mut open = Vec::new();
             for question in questions.iter_mut().filter(|question| question.wants(server)) {
                 match Exchange::begin(&question.wire, server, source) {
@@ -393,12 +400,16 @@ fn ask(
                 }
             }
             gather(open, Limit::new(left.min(wait)), limit, heard);
-            if questions.iter().any(|question| question.wants(server)) {
-                silent(questions);
+            if questions.iter().any(|question| question.wants(server))
+                && let Some(shorter) = silent(questions)
+                && shorter.left() < limit.left()
+            {
+                limit = shorter;
             }
         }
         wait *= 2;
     }
+    limit
 }
 
 /// Waits within `patience` for the answers of one server, in whatever order they come: one that is lost must not cost

@@ -358,7 +358,7 @@ fn a_family_is_told_of_while_the_other_is_waited_for() {
         let upstreams = Upstreams { general: &[server.address], routes: &[] };
         let options = Options { source: None, timeout: Duration::from_secs(20) };
         let mut halves = Vec::new();
-        let lookup = lookup_in_halves(&name("x.example"), &upstreams, &options, &mut |addresses| {
+        let lookup = lookup_in_halves(&name("x.example"), &upstreams, &options, options.timeout, &mut |addresses| {
             told.store(true, Ordering::SeqCst);
             halves.push(addresses);
         });
@@ -372,7 +372,23 @@ fn a_family_is_told_of_while_the_other_is_waited_for() {
     });
     let upstreams = Upstreams { general: &[server.address], routes: &[] };
     let options = Options { source: None, timeout: Duration::from_millis(700) };
-    lookup_in_halves(&name("x.example"), &upstreams, &options, &mut |half| panic!("{half:?} was told of"));
+    let lookup = lookup_in_halves(&name("x.example"), &upstreams, &options, options.timeout, &mut |half| {
+        panic!("{half:?} was told of")
+    });
+    assert_eq!(lookup.v6, Err(Failure::Timeout));
+}
+
+#[test]
+fn the_rest_of_the_time_is_for_the_other_family() {
+    let server = Server::start([127, 0, 0, 1], |asked, _| match asked.kind {
+        A => vec![asked.reply(0, &[a("x.example", 9, ONE)], &[])],
+        _ => Vec::new(),
+    });
+    let upstreams = Upstreams { general: &[server.address], routes: &[] };
+    // Without an end of its own it would be waited for to the end of the hour.
+    let options = Options { source: None, timeout: Duration::from_secs(3600) };
+    let lookup = lookup_in_halves(&name("x.example"), &upstreams, &options, Duration::from_millis(100), &mut |_| {});
+    assert_eq!((lookup.v4, lookup.v6), (found([ONE.into()], 9), Err(Failure::Timeout)));
 }
 
 #[test]

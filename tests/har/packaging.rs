@@ -167,13 +167,15 @@ fn the_dhclient_hook_writes_the_servers_of_a_lease() {
     let lease = |v4: &str, v6: &str| {
         let script = format!(". '{}'; make_resolv_conf", root().join("packaging/integration/dhclient-hook").display());
         let mut command = Command::new("sh");
-        command.args(["-euc", &script]).env("HAR_UPSTREAM_FILE", &file);
+        command.args(["-euc", &script]).env("HAR_UPSTREAM_FILE", &file).env("interface", "eth7");
         let (success, text) = output(command.env("new_domain_name_servers", v4).env("new_dhcp6_name_servers", v6));
         assert!(success, "{text}");
         fs::read_to_string(&file).expect("written")
     };
-    let text = lease("10.0.0.2 10.0.0.3", "2001:db8::1");
-    assert_eq!(text, "nameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 2001:db8::1\n");
+    let text = lease("10.0.0.2 10.0.0.3", "2001:db8::1 fe80::1");
+    // A link-local server is one only together with its interface.
+    let servers = ["10.0.0.2", "10.0.0.3", "2001:db8::1", "fe80::1%eth7"];
+    assert_eq!(text.lines().map(|line| line.trim_start_matches("nameserver ")).collect::<Vec<_>>(), servers);
     // A lease without servers is no reason to forget them.
     assert_eq!(lease("", ""), text);
 }

@@ -1,6 +1,7 @@
 //! The files in `packaging/` and the pages that tell where they go.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -157,7 +158,18 @@ fn sysusers_and_tmpfiles_make_what_the_unit_needs() {
     let users = fs::read_to_string(folder.path().join("etc/passwd")).expect("made");
     assert!(users.starts_with("har:") && users.contains(":/var/lib/har:"), "{users}");
     at("systemd-tmpfiles", &["--create"], "tmpfiles.conf");
-    assert!(folder.path().join("var/lib/har").is_dir() && folder.path().join("etc/har").is_dir());
+    let folders = ["var/lib/har", "etc/har"].map(|name| folder.path().join(name));
+    let mode = |path: &PathBuf| fs::metadata(path).expect("made").permissions().mode() & 0o7777;
+    assert_eq!(folders.each_ref().map(mode), [0o755; 2]);
+    // What the operator has closed is not opened again by the next boot.
+    for path in &folders {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o750)).expect("own folder");
+        chown(path, Some(0), Some(1)).expect("root may");
+    }
+    at("systemd-tmpfiles", &["--create"], "tmpfiles.conf");
+    assert_eq!(folders.each_ref().map(mode), [0o750; 2]);
+    let owner = |path: &PathBuf| fs::metadata(path).map(|seen| (seen.uid(), seen.gid())).expect("there");
+    assert_eq!(folders.each_ref().map(owner), [(0, 1); 2]);
 }
 
 #[test]

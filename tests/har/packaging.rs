@@ -1,6 +1,7 @@
 //! The files in `packaging/` and the pages that tell where they go.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -157,7 +158,18 @@ fn sysusers_and_tmpfiles_make_what_the_unit_needs() {
     let users = fs::read_to_string(folder.path().join("etc/passwd")).expect("made");
     assert!(users.starts_with("har:") && users.contains(":/var/lib/har:"), "{users}");
     at("systemd-tmpfiles", &["--create"], "tmpfiles.conf");
-    assert!(folder.path().join("var/lib/har").is_dir() && folder.path().join("etc/har").is_dir());
+    let folders = ["var/lib/har", "etc/har"].map(|name| folder.path().join(name));
+    let mode = |path: &PathBuf| fs::metadata(path).expect("made").permissions().mode() & 0o7777;
+    assert_eq!(folders.each_ref().map(mode), [0o755; 2]);
+    // What the operator has closed is not opened again by the next boot.
+    for path in &folders {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o750)).expect("own folder");
+        chown(path, Some(0), Some(1)).expect("root may");
+    }
+    at("systemd-tmpfiles", &["--create"], "tmpfiles.conf");
+    assert_eq!(folders.each_ref().map(mode), [0o750; 2]);
+    let owner = |path: &PathBuf| fs::metadata(path).map(|seen| (seen.uid(), seen.gid())).expect("there");
+    assert_eq!(folders.each_ref().map(owner), [(0, 1); 2]);
 }
 
 #[test]
@@ -167,13 +179,15 @@ fn the_dhclient_hook_writes_the_servers_of_a_lease() {
     let lease = |v4: &str, v6: &str| {
         let script = format!(". '{}'; make_resolv_conf", root().join("packaging/integration/dhclient-hook").display());
         let mut command = Command::new("sh");
-        command.args(["-euc", &script]).env("HAR_UPSTREAM_FILE", &file);
+        command.args(["-euc", &script]).env("HAR_UPSTREAM_FILE", &file).env("interface", "eth7");
         let (success, text) = output(command.env("new_domain_name_servers", v4).env("new_dhcp6_name_servers", v6));
         assert!(success, "{text}");
         fs::read_to_string(&file).expect("written")
     };
-    let text = lease("10.0.0.2 10.0.0.3", "2001:db8::1");
-    assert_eq!(text, "nameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 2001:db8::1\n");
+    let text = lease("10.0.0.2 10.0.0.3", "2001:db8::1 fe80::1");
+    // A link-local server is one only together with its interface.
+    let servers = ["10.0.0.2", "10.0.0.3", "2001:db8::1", "fe80::1%eth7"];
+    assert_eq!(text.lines().map(|line| line.trim_start_matches("nameserver ")).collect::<Vec<_>>(), servers);
     // A lease without servers is no reason to forget them.
     assert_eq!(lease("", ""), text);
 }

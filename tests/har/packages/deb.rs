@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use super::{ELSEWHERE, HAR, answer, configure, folder, on_a_machine, once_built, until_answered};
+use super::{
+    ELSEWHERE, HAR, answer, configure, folder, has_what_is_to_be_copied, on_a_machine, once_built, until_answered,
+};
 use crate::harness::machine::Machine;
 
 const UNTOUCHED: &str = "nameserver 127.0.0.9";
@@ -17,9 +19,28 @@ fn a_deb_is_installed_upgraded_removed_and_purged() {
         installs_beside_another_server(machine);
         is_started_by_the_operator(machine);
         upgrades_over_the_running_daemon(machine);
-        keeps_a_daemon_whose_configuration_is_refused(machine);
+        keeps_a_daemon_that_the_new_version_could_not_start(machine);
         is_removed_and_purged(machine);
         assert_eq!(machine.sh("cat /etc/resolv.conf"), UNTOUCHED);
+    });
+}
+
+#[test]
+fn the_state_folder_is_made_handed_over_and_emptied() {
+    on_a_machine(&["dpkg", "sqlite3"], |machine, _upstream| {
+        // With systemd-sysusers alone.
+        machine.sh("mv /usr/bin/systemd-tmpfiles /usr/bin/away; dpkg -i /run/share/har-0.1.0.deb");
+        assert_eq!(machine.sh("stat -c '%U %G %a' /var/lib/har"), "har har 755");
+        machine.sh("dpkg -P har; mv /usr/bin/away /usr/bin/systemd-tmpfiles");
+
+        // What a har that root had started has left.
+        machine.sh("mkdir /var/lib/har; : >/var/lib/har/har.db; dpkg -i /run/share/har-0.1.0.deb
+            systemd-tmpfiles --create har.conf; systemctl start har.service");
+        begun(machine);
+        assert_eq!(machine.sh("stat -c %U /var/lib/har /var/lib/har/har.db"), "har\nhar");
+
+        machine.sh("systemctl stop har.service; mount --bind /var/lib/har /var/lib/har; dpkg -P har");
+        machine.sh("! dpkg-query -W har; test -z \"$(ls -A /var/lib/har)\"; test ! -e /etc/har");
     });
 }
 
@@ -60,8 +81,13 @@ fn installs_beside_another_server(machine: &Machine) {
     assert_eq!(machine.run("systemctl is-active har.service har.socket").text.trim(), "inactive\ninactive");
     assert_eq!(machine.run("systemctl is-enabled har.service har.socket").text.trim(), "disabled\ndisabled");
     assert_eq!(machine.sh("stat -c '%U %a' /var/lib/har /etc/har /etc/har/har.toml"), "har 755\nroot 755\nroot 644");
+    machine.sh("systemctl preset har.service har.socket 2>&1");
+    let enabled = machine.run("systemctl is-enabled har.service har.socket").text;
+    assert_eq!(enabled.trim(), "disabled\ndisabled", "an image's first boot sets all units to their presets");
     assert!(machine.sh("dpkg-query -W -f '${Conffiles}' har").contains("/etc/har/har.toml"));
-    assert!(machine.sh("dpkg -L har").contains("/usr/share/man/man8/har-drain.8.gz"));
+    let files = machine.sh("dpkg -L har");
+    assert!(files.contains("/usr/share/man/man8/har-drain.8.gz"));
+    has_what_is_to_be_copied(&files);
     let page = "dpkg --fsys-tarfile /run/share/har-0.1.0.deb | tar -xC / ./usr/share/man"; // where dpkg leaves them out
     machine.sh(&format!("{page}; man -w 8 har har-drain; man -w 5 har.toml"));
     assert_eq!(machine.sh("systemd-analyze verify har.service har.socket 2>&1"), "");
@@ -100,14 +126,41 @@ fn upgrades_over_the_running_daemon(machine: &Machine) {
     assert!(machine.sh("tail -n 1 /etc/har/har.toml").contains("mine"));
 }
 
-fn keeps_a_daemon_whose_configuration_is_refused(machine: &Machine) {
+/// Upgrades where the daemon would end for good, and sees that the old one goes on and the reason is told.
+#[track_caller]
+fn goes_on(machine: &Machine, reason: &str) {
     let before = machine.pid();
-    machine.sh("echo 'nonsense = 1' >>/etc/har/har.toml");
     let text = machine.sh("dpkg -i /run/share/har-0.1.0.deb 2>&1");
-    assert!(text.contains("nonsense") && text.contains("the running daemon goes on"), "{text}");
+    assert!(text.contains(reason) && text.contains("the running daemon goes on"), "{text}");
     assert_eq!(machine.pid(), before);
     assert_eq!(answer(ELSEWHERE).as_deref(), Some("198.51.100.7"));
-    machine.sh("sed -i '/nonsense/d' /etc/har/har.toml");
+}
+
+fn keeps_a_daemon_that_the_new_version_could_not_start(machine: &Machine) {
+    // What the operator closed stays closed, at a boot too.
+    let drop_in = "/etc/systemd/system/har.service.d/mine.conf";
+    machine.sh(&format!("mkdir -p /etc/systemd/system/har.service.d; chgrp har /etc/har; chmod 750 /etc/har
+        printf '[Service]\nStateDirectoryMode=0750\n' >{drop_in}; systemctl daemon-reload; systemctl restart har.service"));
+    let closed = || machine.sh("systemd-tmpfiles --create har.conf; stat -c '%U %G %a' /var/lib/har /etc/har");
+    machine.sh("echo 'nonsense = 1' >>/etc/har/har.toml");
+    goes_on(machine, "nonsense");
+    assert_eq!(closed(), "har har 750\nroot har 750");
+    machine.sh("sed -i '/nonsense/d' /etc/har/har.toml; chmod 755 /etc/har");
+
+    // Root can read it, har cannot.
+    machine.sh("chmod 600 /etc/har/conf.d/*.toml");
+    goes_on(machine, "Permission denied");
+    machine.sh("chmod 644 /etc/har/conf.d/*.toml");
+
+    let other =
+        "serve --config /srv/har.toml\nExecReload=\nExecReload=/usr/bin/har check-config --config /srv/har.toml";
+    machine.sh(&format!(
+        "cp /etc/har/har.toml /srv/har.toml
+        printf '[Service]\nExecStart=\nExecStart=/usr/bin/har {other}\nExecReload=/bin/kill -HUP $MAINPID\n' >{drop_in}
+        systemctl daemon-reload; systemctl restart har.service; echo 'elsewhere = 1' >>/srv/har.toml"
+    ));
+    goes_on(machine, "elsewhere");
+    machine.sh(&format!("rm {drop_in}; systemctl daemon-reload; systemctl restart har.service"));
 }
 
 fn is_removed_and_purged(machine: &Machine) {

@@ -82,6 +82,17 @@ fn on_a_machine(programs: &[&str], body: impl FnOnce(&Machine, &Upstream)) {
     });
 }
 
+/// What is there to be copied lies below /usr/share/doc/har under the path that pages and `har doctor` name it by.
+#[track_caller]
+fn has_what_is_to_be_copied(files: &str) {
+    for folder in ["packaging/integration", "packaging/har.service.d", "packaging/monitoring"] {
+        for entry in Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).read_dir().expect("the folder") {
+            let path = Path::new("/usr/share/doc/har").join(folder).join(entry.expect("an entry").file_name());
+            assert!(files.lines().any(|line| Path::new(line) == path), "{} is not in\n{files}", path.display());
+        }
+    }
+}
+
 /// What har answers, if it does.
 fn answer(name: &str) -> Option<String> {
     let query = encode(&question(name, RecordType::A));

@@ -16,7 +16,7 @@ const RESTARTS: usize = 5;
 fn install(machine: &Machine) {
     machine.sh("dpkg -i --path-include='/usr/share/doc/*' /run/share/har-0.1.0.deb
         mkdir -p /etc/systemd/system/har.service.d
-        cp /usr/share/doc/har/har.service.d/socket.conf /etc/systemd/system/har.service.d/
+        cp /usr/share/doc/har/packaging/har.service.d/socket.conf /etc/systemd/system/har.service.d/
         printf '[upstream]\\nservers = [\"127.0.0.8:53\"]\\n' >/etc/har/har.toml
         systemctl daemon-reload
         systemctl enable --now har.socket har.service");

@@ -9,7 +9,8 @@ fn install(machine: &Machine, drop_in: &str) {
         "dpkg -i --path-include='/usr/share/doc/*' /run/share/har-0.1.0.deb; mkdir -p /etc/systemd/system/har.service.d",
     );
     if !drop_in.is_empty() {
-        machine.sh(&format!("cp /usr/share/doc/har/har.service.d/{drop_in} /etc/systemd/system/har.service.d/"));
+        machine
+            .sh(&format!("cp /usr/share/doc/har/packaging/har.service.d/{drop_in} /etc/systemd/system/har.service.d/"));
     }
     machine.sh("systemctl daemon-reload");
 }

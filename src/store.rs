@@ -33,7 +33,7 @@ pub use history::{CheckedRow, SumRow};
 pub use load::{Candidates, Stored};
 pub use open::{OpenError, Opened, Store};
 pub use overrides::{OverrideError, Overrides};
-pub use reader::{EventRow, Life, ReadError, Reader, RecordedRow, TargetRow};
+pub use reader::{EventRow, Life, ReadError, Reader, RecordedRow, TargetRow, Unreadable};
 pub use repair::files_of;
 pub use writer::{Hooks, Writer};
 

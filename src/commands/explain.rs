@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::status::{age, daemon_line};
-use super::{Ended, Failure, orders, subject};
+use super::{Ended, Failure, life, orders, subject};
 use crate::config::{Config, Mode};
 use crate::health::decide::Plan;
 use crate::health::events::place;
@@ -21,13 +21,12 @@ use crate::health::{
 use crate::os;
 use crate::poll::catalogue::Catalogue;
 use crate::poll::refit;
-use crate::store::{Life, Reader, Stored, time};
+use crate::store::{Reader, Stored, time};
 
 /// Explains one name.
 pub fn run(config: &Config, asked: &str, out: &mut dyn Write) -> Ended {
     let name = subject::answering(config, asked)?;
-    let stored = Reader::open(&config.server.state).and_then(|reader| reader.load());
-    let stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
+    let stored = Reader::current(&config.server.state).map_err(|error| Failure::Run(error.to_string()))?;
     let shown = name.name.to_string();
     let specs = Catalogue::default().compile(&mut refit::with_stored(config, &stored)).specs;
     let Some(spec) = specs.into_iter().find(|spec| *spec.name == *shown) else {
@@ -48,9 +47,7 @@ pub fn run(config: &Config, asked: &str, out: &mut dyn Write) -> Ended {
 
 fn explain(spec: &NameSpec, observed: bool, stored: &Stored, now: Time) -> String {
     let mut text = format!("{}\n{}.\n", spec.name, daemon_line(stored, now));
-    if !matches!(stored.life(), Life::Running) {
-        text += "What follows is what it knew then: nothing is answered, or checked, by what is not running.\n";
-    }
+    text += life::caveat(stored);
     if !stored.names.iter().any(|(row, _)| row.name == spec.name) {
         text += "This name is in the configuration but not in the state: the daemon has not loaded it yet (SIGHUP or a restart does).\n";
         return text;

@@ -20,7 +20,7 @@ const TYPES: [&str; 3] = ["A", "AAAA", "other"];
 
 /// Shows the state file `state` as metrics.
 pub fn run(state: &Path, out: &mut dyn Write) -> Ended {
-    let stored = Reader::open(state).and_then(|reader| reader.load()).map_err(|e| Failure::Run(e.to_string()))?;
+    let stored = Reader::current(state).map_err(|e| Failure::Run(e.to_string()))?;
     // In one piece: a collector must not read half of it.
     out.write_all(exposition(&stored).as_bytes())?;
     out.flush()?;

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod ground;
+mod life;
 pub mod metrics;
 pub mod orders;
 pub mod overrides;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::ground::Ground;
 use super::subject::{self, Known};
-use super::{Ended, Failure};
+use super::{Ended, Failure, life};
 use crate::health::overrides::Target;
 use crate::health::{EndpointRecord, Override, OverrideKind, State, Time};
 use crate::store::{Life, OverrideError, Overrides, Reader, Stored, time};
@@ -72,7 +72,7 @@ pub fn give(ground: &Ground, order: &Order, out: &mut dyn Write) -> Ended {
     let verb = if replaced.is_empty() { "" } else { ", in place of the one before" };
     writeln!(out, "override {id}: {}{verb}", words(&row))?;
     // The order stands; what it leads to is told as far as it is known.
-    if let Ok(stored) = Reader::open(&ground.state).and_then(|reader| reader.load()) {
+    if let Ok(stored) = Reader::current(&ground.state) {
         remarks(&known, &row, &stored, out)?;
     }
     out.flush()?;
@@ -95,7 +95,7 @@ pub fn withdraw(state: &Path, order: &Withdrawal, out: &mut dyn Write) -> Ended 
     if removed == 0 {
         return Err(Failure::Run(nothing_removed(state, order, &before)));
     }
-    if let Ok(stored) = Reader::open(state).and_then(|reader| reader.load()) {
+    if let Ok(stored) = Reader::current(state) {
         daemon_remark(&stored, out)?;
     }
     out.flush()?;
@@ -226,8 +226,13 @@ fn remarks(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) 
 }
 
 fn daemon_remark(stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {
-    if !matches!(stored.life(), Life::Running | Life::Silent) {
-        writeln!(out, "no daemon is running: it takes effect when har is started")?;
+    match (stored.life(), life::stranger(stored)) {
+        (Life::Running | Life::Silent, _) => {}
+        (_, Some(pid)) => writeln!(
+            out,
+            "warning: har runs as process {pid} but did not write this file: it may not follow; `har doctor` says more"
+        )?,
+        (_, None) => writeln!(out, "no daemon is running: it takes effect when har is started")?,
     }
     Ok(())
 }

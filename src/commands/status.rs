@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Ended, Failure, subject};
+use super::{Ended, Failure, life, subject};
 use crate::config::values::in_names;
 use crate::health::{AnswerRecord, EndpointRecord, Family, State, Time};
-use crate::store::{CandidateRow, Life, Reader, Stored, time};
+use crate::store::{CandidateRow, Life, ReadError, Reader, Stored, time};
 
 /// What `har status` was asked for.
 #[derive(Clone, Debug, Default)]
@@ -32,11 +32,12 @@ pub struct StatusOptions {
 
 /// Shows the state file `state`.
 pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended {
-    let stored = match read(state, options.name.as_deref()) {
-        Ok(stored) => stored,
-        Err(Failure::Run(line) | Failure::Usage(line)) if options.check => return unknown(&line, out),
-        Err(failure) => return Err(failure),
-    };
+    let stored =
+        match Reader::current(state).map_err(failure).and_then(|all| of_name(state, all, options.name.as_deref())) {
+            Ok(stored) => stored,
+            Err(Failure::Run(line) | Failure::Usage(line)) if options.check => return unknown(&line, out),
+            Err(failure) => return Err(failure),
+        };
     let now = time::now();
     if options.check {
         let (level, line) = verdict(&stored, now);
@@ -57,8 +58,15 @@ pub fn unknown(why: &str, out: &mut dyn Write) -> Ended {
 
 /// The state of all names, or of one.
 pub(super) fn read(state: &Path, name: Option<&str>) -> Result<Stored, Failure> {
-    let stored = Reader::open(state).and_then(|reader| reader.load());
-    let mut stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
+    let stored = Reader::open(state).and_then(|reader| reader.load()).map_err(failure)?;
+    of_name(state, stored, name)
+}
+
+fn failure(error: ReadError) -> Failure {
+    Failure::Run(error.to_string())
+}
+
+fn of_name(state: &Path, mut stored: Stored, name: Option<&str>) -> Result<Stored, Failure> {
     if let Some(wanted) = name {
         let wanted = subject::spelling(wanted);
         stored.names.retain(|(row, _)| *row.name == *wanted);
@@ -130,10 +138,15 @@ pub(super) fn daemon_line(stored: &Stored, now: Time) -> String {
     let mut line = match stored.life() {
         Life::Running => format!("har {} runs as process {}, state of {age} ago", daemon.version, daemon.pid),
         Life::Silent => format!("har runs as process {} but has written nothing for {age}: see its log", daemon.pid),
-        Life::Stopped => format!("har is not running: it was stopped {age} ago"),
-        Life::Gone | Life::Never => {
-            format!("har is not running: it was last heard of {age} ago and did not end in order")
-        }
+        Life::Stopped | Life::Gone | Life::Never => match (life::stranger(stored), daemon.stopped_at) {
+            (Some(pid), _) => {
+                format!(
+                    "har runs as process {pid} but did not write this file, last written {age} ago: `har doctor` says more"
+                )
+            }
+            (None, Some(_)) => format!("har is not running: it was stopped {age} ago"),
+            (None, None) => format!("har is not running: it was last heard of {age} ago and did not end in order"),
+        },
     };
     if !daemon.note.is_empty() {
         let _ = write!(line, "; {}", daemon.note);

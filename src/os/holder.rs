@@ -58,6 +58,31 @@ pub fn look(proc: &Path, address: SocketAddr, udp: bool) -> Held {
     owner(proc, &links).map_or(Held::Unseen, Held::By)
 }
 
+/// The daemon that has one of these addresses: a process called har, not this one. Another user's sockets are seen by
+/// root alone; to others `har serve` beside a port that somebody has is it.
+pub fn daemon(proc: &Path, listen: &[SocketAddr]) -> Option<u32> {
+    let mut unseen = false;
+    for (&address, udp) in listen.iter().flat_map(|address| [(address, true), (address, false)]) {
+        match look(proc, address, udp) {
+            Held::By(holder) if holder.command == "har" && holder.pid != std::process::id() => return Some(holder.pid),
+            Held::By(_) | Held::Free => {}
+            Held::Unseen => unseen = true,
+        }
+    }
+    if unseen { serving(proc) } else { None }
+}
+
+/// A process that was started as `har serve`, which every user sees.
+fn serving(proc: &Path) -> Option<u32> {
+    fs::read_dir(proc).ok()?.flatten().find_map(|process| {
+        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(process.path().join("cmdline")).ok()?;
+        let mut words = line.split(|&byte| byte == 0);
+        let program = Path::new(std::str::from_utf8(words.next()?).ok()?).file_name()?.to_owned();
+        (program == "har" && words.next() == Some(b"serve")).then_some(pid)
+    })
+}
+
 /// The first process that has one of these sockets open. systemd keeps the sockets that it passes on, so that it
 /// gives way to the one it passed them to.
 fn owner(proc: &Path, links: &[String]) -> Option<Holder> {
@@ -104,6 +129,36 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_daemon_is_known_by_its_socket_or_by_its_command_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let local = u32::from_ne_bytes([127, 0, 0, 1]);
+        let socket = format!("head\n1: {local:08X}:0035 0:0 07 0:0 0:0 0 0 0 4711 2 0\n");
+        let listen: [SocketAddr; 1] = ["127.0.0.1:53".parse().unwrap()];
+        let found = || daemon(folder.path(), &listen);
+        put("77/comm", "har\n");
+        put("77/cmdline", "/usr/bin/har\0serve\0");
+        put("78/comm", "har\n");
+        put("78/cmdline", "har\0status\0--watch\0");
+        assert_eq!(found(), None, "nobody has the port");
+        put("net/udp", &socket);
+        assert_eq!(found(), Some(77), "somebody has it who cannot be seen, and this one serves");
+        put("77/cmdline", "/usr/bin/har\0demo\0");
+        assert_eq!(found(), None);
+        fs::create_dir_all(folder.path().join("79/fd")).unwrap();
+        std::os::unix::fs::symlink("socket:[4711]", folder.path().join("79/fd/3")).unwrap();
+        put("79/comm", "dnsmasq\n");
+        put("77/cmdline", "/usr/bin/har\0serve\0");
+        assert_eq!(found(), None, "another server has it");
+        put("79/comm", "har\n");
+        assert_eq!(found(), Some(79));
+    }
 
     #[test]
     fn lines_of_the_kernel() {

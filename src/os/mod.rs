@@ -1,6 +1,6 @@
 //! The operating system, as far as har meets it: a leaf that no har room is below of.
 //!
-//! [`sockets`] binds listeners or takes passed ones, [`holder`] finds who has a port, [`signals`] makes signals
+//! [`sockets`] binds listeners or takes passed ones, [`holder`] finds who has a port, [`process`] whether one is there, [`signals`] makes signals
 //! readable, [`notify`] talks to the service manager, [`privileges`] gives root up, [`logger`] sets the log up,
 //! [`clock`] tells the time. [`watch`] waits for what the kernel announces by itself: [`network`] for changes of this
 //! host's addresses or routes, [`files`] for other files. [`memory`] gives back what is free, [`terminal`] takes the
@@ -15,6 +15,7 @@ pub mod network;
 pub mod notify;
 pub mod output;
 pub mod privileges;
+pub mod process;
 pub mod signals;
 pub mod sockets;
 pub mod terminal;

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, params};
 
 use super::migrate::{NOT_BEGUN, VERSION, version_once_begun};
+use super::reader::NOT_A_FILE;
 use super::time::{from_text, to_text};
 use crate::dns::HostName;
 use crate::health::events::one_line;
@@ -43,13 +44,14 @@ impl Overrides {
     /// Opens an existing state file for writing; a daemon need not run.
     pub fn open(path: &Path) -> Result<Overrides, OverrideError> {
         let shown = path.display();
-        if let Err(error) = std::fs::metadata(path) {
-            return Err(OverrideError(match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    format!("there is no state file {shown}: is har running, and with this configuration?")
-                }
-                _ => format!("cannot look at the state file {shown}: {error}"),
-            }));
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return Err(OverrideError(format!("the state file {shown} {NOT_A_FILE}"))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let hint = "is har running, and with this configuration?";
+                return Err(OverrideError(format!("there is no state file {shown}: {hint}")));
+            }
+            Err(error) => return Err(OverrideError(format!("cannot look at the state file {shown}: {error}"))),
         }
         let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
         let connection = opened.map_err(|error| worded(path, &error))?;

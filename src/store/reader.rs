@@ -10,11 +10,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
 
 use super::load::{self, Candidates, Stored};
@@ -22,6 +20,7 @@ use super::migrate::{NOT_BEGUN, VERSION, version, version_once_begun};
 use super::repair::beside;
 use super::time::now;
 use crate::health::{CheckResult, Host, Outcome, Text, Time};
+use crate::os::process;
 
 /// Longest wait for a lock, which only a har that starts or stops holds.
 const WAIT: Duration = Duration::from_secs(2);
@@ -29,8 +28,20 @@ const WAIT: Duration = Duration::from_secs(2);
 /// A heartbeat older than this belongs to a daemon that is gone or cannot write.
 pub const HEARTBEAT_LATE: Duration = Duration::from_secs(15);
 
+/// What a command says of a folder or a device in the place of the state file.
+pub(super) const NOT_A_FILE: &str = "is not a file: move it away, or name another with server.state";
+
 /// One this young was written by a daemon that runs: a quiet one writes it every 4 s.
 const HEARTBEAT_FRESH: Duration = Duration::from_secs(6);
+
+/// A stop this young may be half of a restart: the daemon that follows answers before it has written its row.
+const STOP_FRESH: Duration = Duration::from_secs(2);
+
+/// How long that row is waited for.
+const ROW_WITHIN: Duration = Duration::from_secs(1);
+
+/// How much a process must be younger than the last heartbeat to be another one than the daemon that wrote it.
+const YOUNGER: Duration = Duration::from_secs(2);
 
 /// The state file, opened to read.
 pub struct Reader {
@@ -101,12 +112,36 @@ pub struct RecordedRow {
 }
 
 /// Why the state file cannot be read: one line that says what to do.
-#[derive(Debug)]
-pub struct ReadError(String);
+#[derive(Clone, Debug)]
+pub struct ReadError {
+    /// What kind of trouble it is.
+    pub kind: Unreadable,
+    /// The line.
+    pub words: String,
+}
+
+/// The kinds of trouble with a state file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// There is none, or it cannot be looked at.
+    Missing,
+    /// Something else is in its place: a folder, a file of another program, one that is empty.
+    Foreign,
+    /// It was one.
+    Damaged,
+    /// Not now, or not by this user.
+    Barred,
+}
+
+impl ReadError {
+    pub(crate) fn new(kind: Unreadable, words: impl Into<String>) -> ReadError {
+        ReadError { kind, words: words.into() }
+    }
+}
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.words)
     }
 }
 
@@ -133,16 +168,19 @@ impl Reader {
         let shown = path.display();
         match std::fs::metadata(path) {
             Ok(found) if found.is_file() => (),
-            Ok(_) => return Err(ReadError(format!("the state file {shown} is not a file"))),
+            Ok(_) => return Err(ReadError::new(Unreadable::Foreign, format!("the state file {shown} {NOT_A_FILE}"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let hint = "is har running, and with this configuration?";
-                return Err(ReadError(format!("there is no state file {shown}: {hint}")));
+                return Err(ReadError::new(Unreadable::Missing, format!("there is no state file {shown}: {hint}")));
             }
-            Err(error) => return Err(ReadError(format!("cannot look at the state file {shown}: {error}"))),
+            Err(error) => {
+                let words = format!("cannot look at the state file {shown}: {error}");
+                return Err(ReadError::new(Unreadable::Barred, words));
+            }
         }
         let (connection, version) = connect(path).map_err(|error| worded(path, &error))?;
         if version == 0 {
-            return Err(ReadError(format!("{shown} {NOT_BEGUN}")));
+            return Err(ReadError::new(Unreadable::Foreign, format!("{shown} {NOT_BEGUN}")));
         }
         Ok(Reader { connection, path: path.to_owned(), newer: version > VERSION })
     }
@@ -150,6 +188,19 @@ impl Reader {
     /// Everything but results, summaries and events, of one moment.
     pub fn load(&self) -> Result<Stored, ReadError> {
         load::stored(&self.connection, self.newer, Candidates::Read, None).map_err(|error| worded(&self.path, &error))
+    }
+
+    /// Opens a state file and loads it, for a command that says whether a daemon runs: right after a stop it looks again
+    /// for a moment.
+    pub fn current(path: &Path) -> Result<Stored, ReadError> {
+        let until = Instant::now() + ROW_WITHIN;
+        loop {
+            let stored = Reader::open(path)?.load()?;
+            if !stored.stopped_just_now(now()) || Instant::now() >= until {
+                return Ok(stored);
+            }
+            thread::sleep(ROW_WITHIN / 20);
+        }
     }
 
     /// The events after the row `after`, oldest first: the last `limit` of them, of one name if that is given.
@@ -208,15 +259,21 @@ impl Stored {
         if daemon.stopped_at.is_some() {
             return Life::Stopped;
         }
-        let beats = now().since(daemon.heartbeat_at) < HEARTBEAT_LATE;
+        let silence = now().since(daemon.heartbeat_at);
         // A daemon in another process namespace (a container) is not in this one's table: then only a fresh heartbeat
         // tells.
-        match (beats, is_there(daemon.pid)) {
+        match (silence < HEARTBEAT_LATE, is_writer(daemon.pid, silence)) {
             (true, true) => Life::Running,
             (false, true) => Life::Silent,
-            (true, false) if now().since(daemon.heartbeat_at) < HEARTBEAT_FRESH => Life::Running,
+            (true, false) if silence < HEARTBEAT_FRESH => Life::Running,
             (_, false) => Life::Gone,
         }
+    }
+
+    /// Whether the daemon ended so lately that the next one may not have written its row yet.
+    fn stopped_just_now(&self, now: Time) -> bool {
+        let stopped_at = self.daemon.as_ref().and_then(|daemon| daemon.stopped_at);
+        stopped_at.is_some_and(|at| at <= now && now.since(at) < STOP_FRESH)
     }
 }
 
@@ -224,15 +281,16 @@ impl Stored {
     /// The process of another daemon that writes this file now.
     pub fn other_writer(&self) -> Option<u32> {
         let daemon = self.daemon.as_ref().filter(|daemon| daemon.stopped_at.is_none())?;
-        let beats = now().since(daemon.heartbeat_at) < HEARTBEAT_LATE;
-        (beats && daemon.pid != std::process::id() && is_there(daemon.pid)).then_some(daemon.pid)
+        let silence = now().since(daemon.heartbeat_at);
+        let beats = silence < HEARTBEAT_LATE;
+        (beats && daemon.pid != std::process::id() && is_writer(daemon.pid, silence)).then_some(daemon.pid)
     }
 }
 
-/// Whether there is such a process. Another user's cannot be signalled, which also says that it is there.
-fn is_there(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0).map(Pid::from_raw);
-    pid.is_some_and(|pid| !matches!(kill(pid, None), Err(Errno::ESRCH)))
+/// Whether the process of that number is there and may have written a heartbeat so long ago: one that is younger was given
+/// the number later.
+fn is_writer(pid: u32, silence: Duration) -> bool {
+    process::is_there(pid) && process::age(pid).is_none_or(|age| age + YOUNGER >= silence)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
@@ -273,16 +331,22 @@ fn immutable(path: &Path) -> String {
 
 pub(super) fn worded(path: &Path, error: &rusqlite::Error) -> ReadError {
     let shown = path.display();
-    ReadError(match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy) => format!("the state file {shown} is locked by another process; try again"),
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) => {
+            let words = format!("the state file {shown} is locked by another process; try again");
+            ReadError::new(Unreadable::Barred, words)
+        }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            format!("the state file {shown} is damaged ({error}); har begins a new one at its next write")
+            let words = format!("the state file {shown} is damaged ({error}); har begins a new one at its next write");
+            ReadError::new(Unreadable::Damaged, words)
         }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            format!("cannot open the state file {shown}: {error}; is it readable for this user, and its folder?")
+            let words =
+                format!("cannot open the state file {shown}: {error}; is it readable for this user, and its folder?");
+            ReadError::new(Unreadable::Barred, words)
         }
-        _ => format!("cannot read the state file {shown}: {error}"),
-    })
+        _ => ReadError::new(Unreadable::Barred, format!("cannot read the state file {shown}: {error}")),
+    }
 }
 
 fn target(row: &Row<'_>) -> rusqlite::Result<Option<TargetRow>> {

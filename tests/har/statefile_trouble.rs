@@ -128,7 +128,7 @@ fn read_only() {
     let state = har.folder().join("state");
     chown(&state, Some(NOBODY), Some(NOBODY)).expect("own files");
     chown(har.folder(), Some(NOBODY), Some(NOBODY)).expect("own files");
-    let binary = copy_of_the_binary(&har);
+    let binary = har.copy_of_the_binary();
     fs::set_permissions(har.notify.path(), fs::Permissions::from_mode(0o777)).expect("own files");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
@@ -139,6 +139,16 @@ fn read_only() {
     ask(&har, 5);
     until_told(&har, "read-only");
     assert_eq!(har.sql("SELECT queries_a FROM name"), [["5"]], "not written yet");
+    // The row is of a run that ended; who looks is not told that none runs.
+    let runs = format!("har runs as process {} but did not write this file", har.pid());
+    let status = har.run(&["status"]).ok();
+    assert!(status.starts_with(&runs), "{status}");
+    let check = har.run_as_nobody(&["status", "--check"]);
+    assert!(check.code == 2 && check.out.starts_with(&format!("CRITICAL: {runs}")), "{check:?}");
+    let explain = har.run(&["explain", "api.example"]).ok();
+    assert!(explain.contains("the daemon that runs may answer otherwise"), "{explain}");
+    let order = har.run(&["force-up", "192.0.2.7", "--for", "1h"]).ok();
+    assert!(order.contains(&format!("warning: {runs}: it may not follow")), "{order}");
     chown(har.state_path(), Some(NOBODY), Some(NOBODY)).expect("own files");
     until_counted(&har, 10);
     until_well(&har);
@@ -154,7 +164,7 @@ fn a_folder_that_may_not_be_written_is_the_one_error_and_is_still_read() {
         return skip(&reason);
     }
     let mut har = stopped();
-    let binary = copy_of_the_binary(&har);
+    let binary = har.copy_of_the_binary();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
     command.args(["serve", "--config"]).arg(har.config_path());
@@ -163,15 +173,6 @@ fn a_folder_that_may_not_be_written_is_the_one_error_and_is_still_read() {
     let log = har.log();
     assert!(log.contains("cannot write the folder of the state file") && log.contains("server.state"), "{log}");
     assert_eq!(as_nobody(&har.state_path()), "192.0.2.7");
-}
-
-/// The daemon where another user may start it: where the tests were built they may have no access.
-fn copy_of_the_binary(har: &Har) -> std::path::PathBuf {
-    let copy = har.folder().join("har");
-    // Not written by this process: a child that another test starts meanwhile would keep it open for writing, and busy.
-    let status = Command::new("cp").arg(crate::harness::daemon::BINARY).arg(&copy).status();
-    assert!(status.expect("cp starts").success());
-    copy
 }
 
 /// What `nobody` reads with the sqlite3 program.
@@ -282,6 +283,8 @@ fn a_directory_in_its_place() {
     har.start();
     ask(&har, 5);
     until_told(&har, "not a file");
+    let ran = har.run(&["drain", "192.0.2.7"]);
+    assert!(ran.code == 1 && ran.err.contains("is not a file") && !ran.err.contains("permission"), "{ran:?}");
     fs::remove_dir(har.state_path()).unwrap();
     until_counted(&har, 5);
     until_well(&har);

@@ -393,6 +393,61 @@ fn another_daemon_that_writes_the_same_file_is_noticed() {
     assert!(writer.stop(LONG));
 }
 
+#[test]
+fn a_number_that_another_process_has_by_now_is_not_the_daemons() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let mut batch = complete(1);
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    // How long ago the heart beat: a child of this moment has written none of an hour ago.
+    for (pid, ago_ms, life) in [
+        (child.id(), 3_600_000, Life::Gone),
+        (child.id(), 0, Life::Running),
+        // The first process of this host is older.
+        (1, 16_000, Life::Silent),
+    ] {
+        let daemon = batch.daemon.as_mut().unwrap();
+        (daemon.pid, daemon.heartbeat_at) = (pid, Time(time::now().0 - ago_ms));
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+        assert_eq!(Reader::open(&path).unwrap().load().unwrap().life(), life, "{ago_ms} ms ago");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(writer.stop(LONG));
+}
+
+#[test]
+fn right_after_a_stop_a_command_waits_for_the_next_daemons_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let mut batch = complete(1);
+    let mut stopped = |writer: &Writer, ago_ms| {
+        batch.daemon.as_mut().unwrap().stopped_at = Some(Time(time::now().0 - ago_ms));
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+    };
+    stopped(&writer, 0);
+    assert!(writer.stop(LONG));
+    let looking = std::thread::spawn({
+        let path = path.clone();
+        move || Reader::current(&path).unwrap().life()
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let (writer, _) = start(&path);
+    writer.send(complete(1));
+    assert!(writer.flush(LONG));
+    assert_eq!(looking.join().unwrap(), Life::Running);
+    // Of a stop that is over, nothing is waited for.
+    stopped(&writer, 60_000);
+    let begun = Instant::now();
+    assert_eq!(Reader::current(&path).unwrap().life(), Life::Stopped);
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert!(writer.stop(LONG));
+}
+
 /// Every table, view and trigger with its columns, and the version.
 fn schema_of(path: &Path) -> Vec<String> {
     let connection = Connection::open(path).unwrap();

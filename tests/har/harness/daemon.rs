@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,9 @@ use super::{PATIENCE, wait_for};
 
 /// The built binary.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_har");
+
+/// `nobody` on every distribution that matters.
+pub const NOBODY: u32 = 65_534;
 
 /// Tries for a port that nobody takes between choosing and binding it.
 const PORT_TRIES: usize = 5;
@@ -214,6 +218,26 @@ impl Har {
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = self.tool(arguments[0]);
         Ran::of(command.args(&arguments[1..]).env_remove("SUDO_USER"))
+    }
+
+    /// The program where another user may start it: where the tests were built they may have no access.
+    pub fn copy_of_the_binary(&self) -> PathBuf {
+        let copy = self.folder().join("har");
+        if copy.exists() {
+            return copy;
+        }
+        // Not written by this process: a child that another test starts meanwhile would keep it open for writing, and busy.
+        let status = Command::new("cp").arg(BINARY).arg(&copy).status();
+        assert!(status.expect("cp starts").success());
+        copy
+    }
+
+    /// As [`Har::run`], as a user who owns nothing here. For root alone.
+    pub fn run_as_nobody(&self, arguments: &[&str]) -> Ran {
+        let copy = self.copy_of_the_binary();
+        let mut command = Command::new(copy);
+        command.args(&arguments[..1]).arg("--config").arg(self.config_path()).args(&arguments[1..]);
+        Ran::of(command.uid(NOBODY).gid(NOBODY).env_remove("SUDO_USER").env_remove("RUST_LOG"))
     }
 
     /// Starts it and waits for `READY=1`; a port that was taken meanwhile is replaced.

@@ -8,6 +8,7 @@ mod course;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::config::{self, Config};
 use crate::health::{Family, Host, NameSpec, Time};
 use crate::poll::catalogue::Catalogue;
 use crate::poll::refit;
-use crate::store::{ReadError, Reader, Stored, TargetRow, time};
+use crate::store::{ReadError, Reader, Stored, TargetRow, place_among, time};
 use course::{Course, Outcomes, Record, Recording};
 
 /// Rows that are read at once: a few milliseconds, so that the daemon's write-ahead log is never held for long.
@@ -139,14 +140,20 @@ fn recording(targets: &[TargetRow], stored: &Stored) -> Recording {
         let span = known.entry(address).or_insert((first, last));
         *span = (span.0.min(first), span.1.max(last));
     };
-    let spans: HashMap<_, _> = targets.iter().map(|target| (target.address, (target.first, target.last))).collect();
+    // Of each address and check, whomever it is filed under.
+    let mut spans: HashMap<IpAddr, BTreeMap<&str, (Time, Time)>> = HashMap::new();
     for target in targets {
         add(&target.host, target.address, target.first, target.last);
+        let span = spans.entry(target.address).or_default().entry(&*target.definition);
+        let span = span.or_insert((target.first, target.last));
+        *span = (span.0.min(target.first), span.1.max(target.last));
     }
     // A check that several candidates share is recorded for one of them.
     for endpoint in &stored.endpoints {
-        if let Some((first, last)) = spans.get(&endpoint.address) {
-            add(&endpoint.host, endpoint.address, *first, *last);
+        for (definition, (first, last)) in spans.get(&endpoint.address).into_iter().flatten() {
+            if place_among(definition, &endpoint.definition).is_some() {
+                add(&endpoint.host, endpoint.address, *first, *last);
+            }
         }
     }
     for target in targets {
@@ -192,7 +199,6 @@ fn feed(reader: &Reader, targets: &[TargetRow], courses: &mut [Course<'_>; 2]) -
             let Some(target) = targets.get(&row.target) else { continue };
             let record = Record {
                 at: row.at,
-                host: target.host.clone(),
                 address: target.address,
                 definition: Arc::clone(&target.definition),
                 result: row.result,

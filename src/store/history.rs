@@ -43,14 +43,22 @@ pub struct CheckedRow {
 }
 
 impl CheckedRow {
-    /// Whether the check is one of those in `all`, which are joined by `; ` as in [`crate::health::EndpointRecord`].
+    /// Whether the check is one of those in `all`, see [`place_among`].
     pub fn is_among(&self, all: &str) -> bool {
-        let definition = self.definition.as_str();
-        all.match_indices(definition).any(|(start, _)| {
-            let (before, after) = (&all[..start], &all[start + definition.len()..]);
-            (before.is_empty() || before.ends_with("; ")) && (after.is_empty() || after.starts_with("; "))
-        })
+        place_among(&self.definition, all).is_some()
     }
+}
+
+/// Where a check stands among those in `all`, which are joined by `; ` as in [`crate::health::EndpointRecord`]; 0 = it is
+/// the first.
+///
+/// An address and these words are what a result belongs to: a check that several candidates share is recorded for the first
+/// of them alone, and for another one after a reload that takes the first away.
+pub fn place_among(definition: &str, all: &str) -> Option<usize> {
+    all.match_indices(definition).map(|(start, _)| start).find(|&start| {
+        let (before, after) = (&all[..start], &all[start + definition.len()..]);
+        (before.is_empty() || before.ends_with("; ")) && (after.is_empty() || after.starts_with("; "))
+    })
 }
 
 impl Reader {
@@ -158,15 +166,11 @@ mod tests {
 
     #[test]
     fn a_check_is_found_among_several_and_not_in_a_longer_one() {
-        let is_among = |definition: &str, all: &str| {
-            let (host, address, definition) = (String::new(), String::new(), definition.to_owned());
-            CheckedRow { id: 1, host, address, definition }.is_among(all)
-        };
-        assert!(is_among("tcp:80", "tcp:80"));
-        assert!(is_among("tcp:80", "http://{host}/; tcp:80"));
-        assert!(is_among("exec a; b", "exec a; b; tcp:80"));
-        assert!(!is_among("tcp:80", "tcp:8080"));
-        assert!(!is_among("tcp:80", "http://{host}/tcp:80; tcp:443"));
+        assert_eq!(place_among("tcp:80", "tcp:80"), Some(0));
+        assert_eq!(place_among("tcp:80", "http://{host}/; tcp:80"), Some(16));
+        assert_eq!(place_among("exec a; b", "exec a; b; tcp:80"), Some(0));
+        assert_eq!(place_among("tcp:80", "tcp:8080"), None);
+        assert_eq!(place_among("tcp:80", "http://{host}/tcp:80; tcp:443"), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod writer;
 pub use batch::{
     AnswerKind, Batch, CandidateRow, DaemonRow, EndpointKey, NameCounters, NameRow, ResultRow, UpstreamRow,
 };
-pub use history::{CheckedRow, SumRow};
+pub use history::{CheckedRow, SumRow, place_among};
 pub use load::{Candidates, Stored};
 pub use open::{OpenError, Opened, Store};
 pub use overrides::{OverrideError, Overrides};

@@ -8,6 +8,7 @@ mod course;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,11 +19,8 @@ use crate::config::{self, Config};
 use crate::health::{Family, Host, NameSpec, Time};
 use crate::poll::catalogue::Catalogue;
 use crate::poll::refit;
-use crate::store::{ReadError, Reader, Stored, TargetRow, time};
+use crate::store::{ReadError, Reader, Stored, TargetRow, place_among, time};
 use course::{Course, Outcomes, Record, Recording};
-
-/// Rows that are read at once: a few milliseconds, so that the daemon's write-ahead log is never held for long.
-const ROWS_AT_ONCE: u32 = 5000;
 
 /// What `har replay` was asked for.
 #[derive(Clone, Debug)]
@@ -88,7 +86,8 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
         notes.extend(unrecorded(which, specs, &recording));
     }
     let mut courses = [Course::new(old_specs, machine_id, &recording), Course::new(new_specs, machine_id, &recording)];
-    let results = feed(&reader, &targets, &mut courses)?;
+    let (results, set_back) = feed(&reader, &targets, &mut courses)?;
+    notes.extend(clock(set_back));
     let [old_course, new_course] = courses;
     let report = Report {
         old: old.path.display().to_string(),
@@ -139,20 +138,33 @@ fn recording(targets: &[TargetRow], stored: &Stored) -> Recording {
         let span = known.entry(address).or_insert((first, last));
         *span = (span.0.min(first), span.1.max(last));
     };
-    let spans: HashMap<_, _> = targets.iter().map(|target| (target.address, (target.first, target.last))).collect();
+    // Of each address and check, whomever it is filed under.
+    let mut spans: HashMap<IpAddr, BTreeMap<&str, (Time, Time)>> = HashMap::new();
     for target in targets {
         add(&target.host, target.address, target.first, target.last);
+        let span = spans.entry(target.address).or_default().entry(&*target.definition);
+        let span = span.or_insert((target.first, target.last));
+        *span = (span.0.min(target.first), span.1.max(target.last));
     }
     // A check that several candidates share is recorded for one of them.
     for endpoint in &stored.endpoints {
-        if let Some((first, last)) = spans.get(&endpoint.address) {
-            add(&endpoint.host, endpoint.address, *first, *last);
+        for (definition, (first, last)) in spans.get(&endpoint.address).into_iter().flatten() {
+            if place_among(definition, &endpoint.definition).is_some() {
+                add(&endpoint.host, endpoint.address, *first, *last);
+            }
         }
     }
     for target in targets {
         *recording.checks.entry((target.address, Arc::clone(&target.definition))).or_default() += target.results;
     }
     recording
+}
+
+/// What a clock that was set back means for what is shown.
+fn clock(set_back: usize) -> Option<String> {
+    let times = if set_back == 1 { "once".to_owned() } else { format!("{set_back} times") };
+    let line = "results are taken in the order of the times they have, also those of a clock that was ahead";
+    (set_back > 0).then(|| format!("the clock was set back {times} while this was recorded: {line}"))
 }
 
 /// A line for each candidate that the records say nothing about.
@@ -179,28 +191,23 @@ fn unrecorded(which: &str, specs: &[NameSpec], recording: &Recording) -> Vec<Str
     notes
 }
 
-/// Gives every result to both; returns how many there were.
-fn feed(reader: &Reader, targets: &[TargetRow], courses: &mut [Course<'_>; 2]) -> Result<u64, Failure> {
+/// Gives every result to both; returns how many there were, and how often the clock was set back between them.
+fn feed(reader: &Reader, targets: &[TargetRow], courses: &mut [Course<'_>; 2]) -> Result<(u64, usize), Failure> {
     let targets: HashMap<i64, &TargetRow> = targets.iter().map(|target| (target.id, target)).collect();
-    let (mut after, mut count) = (0, 0);
-    loop {
-        let rows = reader.results(after, ROWS_AT_ONCE).map_err(|error| Failure::Run(error.to_string()))?;
-        let Some(last) = rows.last() else { return Ok(count) };
-        after = last.id;
-        for row in rows {
-            // A target that came after the list was made is a matter of the next replay.
-            let Some(target) = targets.get(&row.target) else { continue };
-            let record = Record {
-                at: row.at,
-                host: target.host.clone(),
-                address: target.address,
-                definition: Arc::clone(&target.definition),
-                result: row.result,
-            };
-            courses.iter_mut().for_each(|course| course.feed(&record));
-            count += 1;
-        }
-    }
+    let mut count = 0;
+    let set_back = reader.each_result_by_time(|row| {
+        // A target that came after the list was made is a matter of the next replay.
+        let Some(target) = targets.get(&row.target) else { return };
+        let record = Record {
+            at: row.at,
+            address: target.address,
+            definition: Arc::clone(&target.definition),
+            result: row.result,
+        };
+        courses.iter_mut().for_each(|course| course.feed(&record));
+        count += 1;
+    });
+    Ok((count, set_back.map_err(|error| Failure::Run(error.to_string()))?))
 }
 
 type Finished = Vec<(Arc<str>, Family, Outcomes)>;

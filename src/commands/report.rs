@@ -57,7 +57,8 @@ fn text(state: &Path, options: &ReportOptions, host: String) -> Result<String, F
     let reader = Reader::open(state).map_err(failure)?;
     let stored = reader.load().map_err(failure)?;
     let events = reader.events(0, u32::MAX, None).map_err(failure)?;
-    let (result, sum) = reader.first_records().map_err(failure)?;
+    let now = time::now();
+    let (result, sum) = reader.first_records(now).map_err(failure)?;
     let event = events.first().and_then(|event| time::from_text(&event.at));
     let rows = Rows {
         stored: &stored,
@@ -66,7 +67,7 @@ fn text(state: &Path, options: &ReportOptions, host: String) -> Result<String, F
         has_history: options.has_history,
     };
     let wanted = Wanted { names: &options.names, since: options.since, limit: options.limit };
-    let mut report = collect::report(&rows, &wanted, host, time::now()).map_err(Failure::Usage)?;
+    let mut report = collect::report(&rows, &wanted, host, now).map_err(Failure::Usage)?;
     measured::fill(&mut report, &reader, &stored).map_err(failure)?;
     Ok(page::page(&report))
 }

@@ -229,14 +229,15 @@ impl Reader {
         read().map_err(|error| worded(&self.path, &error))
     }
 
-    /// The first `limit` results after the row `after`, oldest first.
-    pub fn results(&self, after: i64, limit: u32) -> Result<Vec<RecordedRow>, ReadError> {
+    /// The first `limit` results after the first of these rows up to the second that ended at `from` or later.
+    pub(super) fn results(&self, rows: (i64, i64), from: Time, limit: u32) -> Result<Vec<RecordedRow>, ReadError> {
+        let from = i64::try_from(from.0).unwrap_or(i64::MAX);
         let read = || {
             let mut statement = self.connection.prepare_cached(
                 "SELECT id, target_id, at_unix_ms, outcome_code, status, connect_us, first_byte_us, total_us, error
-                 FROM check_result WHERE id > ?1 ORDER BY id LIMIT ?2",
+                 FROM check_result WHERE id > ?1 AND id <= ?2 AND at_unix_ms >= ?3 ORDER BY id LIMIT ?4",
             )?;
-            statement.query_map(params![after, limit], recorded)?.collect::<rusqlite::Result<Vec<_>>>()
+            statement.query_map(params![rows.0, rows.1, from, limit], recorded)?.collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(|error| worded(&self.path, &error))
     }

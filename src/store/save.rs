@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::base::Base;
 use super::batch::{DaemonRow, EndpointKey, Pending, ResultRow};
@@ -152,13 +152,7 @@ pub(super) fn save(
 /// transaction, so that pruning keeps up with any rate.
 pub(super) fn prune(connection: &Connection, now: Time, history_ms: u64, inserted: usize) -> rusqlite::Result<()> {
     let step = PRUNE_STEP.max(2 * inserted as i64);
-    let since = now.0.saturating_sub(history_ms) as i64;
-    connection
-        .prepare_cached(
-            "DELETE FROM check_result WHERE at_unix_ms < ?1 AND id IN (SELECT id FROM check_result ORDER BY id LIMIT ?2)
-             AND (SELECT at_unix_ms FROM check_result ORDER BY id LIMIT 1) < ?1",
-        )?
-        .execute([since, step])?;
+    prune_results(connection, now, history_ms, step)?;
     let oldest = super::summary::slot_of(now) - SUMMARY_DAYS * 86_400 / SLOT_S;
     connection
         .prepare_cached(
@@ -169,6 +163,44 @@ pub(super) fn prune(connection: &Connection, now: Time, history_ms: u64, inserte
     for (table, rows) in [("check_result", RESULT_ROWS), ("event", EVENT_ROWS)] {
         prune_to(connection, table, rows, step)?;
     }
+    Ok(())
+}
+
+/// Deletes results that are too old.
+///
+/// They lie in the order in which they came, and times are those of the clock at that time. One that was ahead leaves
+/// rows of times to come before those that came later: they leave with the first that has a time of before now.
+fn prune_results(connection: &Connection, now: Time, history_ms: u64, step: i64) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached("SELECT id, at_unix_ms FROM check_result WHERE id >= ?1 ORDER BY id LIMIT 1")?;
+    let mut from = |id: i64| statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional();
+    let now = i64::try_from(now.0).unwrap_or(i64::MAX);
+    let since = now.saturating_sub_unsigned(history_ms);
+    let Some((mut low, mut at)) = from(i64::MIN)? else { return Ok(()) };
+    let mut first: i64 = low;
+    if at > now {
+        let newest = "SELECT max(id) FROM check_result";
+        let mut high = connection.prepare_cached(newest)?.query_row([], |row| row.get::<_, i64>(0))?.saturating_add(1);
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            match from(middle)?.filter(|(_, at): &(i64, i64)| *at <= now) {
+                Some(found) => {
+                    (first, at) = found;
+                    high = middle;
+                }
+                None => low = middle,
+            }
+        }
+    }
+    if at >= since {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "DELETE FROM check_result WHERE (id < ?1 OR at_unix_ms < ?2)
+             AND id IN (SELECT id FROM check_result ORDER BY id LIMIT ?3)",
+        )?
+        .execute([first, since, step])?;
     Ok(())
 }
 

@@ -19,6 +19,9 @@ const SAMPLES_MAX: usize = 3000;
 /// Rows of slots that are over and wait for the disk at most: a day of 100 addresses.
 const WAITING_MAX: usize = 28_800;
 
+/// Rows in a row of other times than those that are looked for: a clock that was set leaves some in the midst of a slot.
+const STRAYS: usize = 3000;
+
 /// How long after its end a slot is written: results come a tick late.
 const GRACE_MS: u64 = 10_000;
 
@@ -87,19 +90,36 @@ impl Summary {
         }
     }
 
-    /// Sums up again what a crash or a stop left in single results but not in whole slots.
-    pub fn recover(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    /// Sums up again what a crash or a stop left in single results but not in whole slots: those from the last slot that
+    /// is there to that of the newest result, and the present one, which goes on. A slot to come is none of them, unless
+    /// the clock was ahead until the end.
+    pub fn recover(&mut self, connection: &Connection, now: Time) -> rusqlite::Result<()> {
         self.slots.clear();
-        let last: Option<i64> = connection.query_row("SELECT max(slot) FROM check_summary", [], |row| row.get(0))?;
+        let present = slot_of(now);
         let mut statement = connection
             .prepare("SELECT target_id, at_unix_ms, outcome_code, total_us FROM check_result ORDER BY id DESC")?;
         let mut rows = statement.query([])?;
+        let (mut wanted, mut strays) = (None, 0);
         while let Some(row) = rows.next()? {
             let at = Time(u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0));
-            // The last slot that is there may have been written by a stop in its midst.
-            if last.is_some_and(|last| slot_of(at) < last) {
-                break;
+            let slot = slot_of(at);
+            let wanted = match &wanted {
+                Some(wanted) => wanted,
+                None => {
+                    // The last slot that is there may have been written by a stop in its midst.
+                    let last = "SELECT max(slot) FROM check_summary WHERE slot <= ?1";
+                    let last: Option<i64> = connection.query_row(last, [slot], |row| row.get(0))?;
+                    wanted.insert(last.unwrap_or(i64::MIN)..=slot)
+                }
+            };
+            if !wanted.contains(&slot) && !(present - 1..=present).contains(&slot) {
+                strays += 1;
+                if strays > STRAYS {
+                    break;
+                }
+                continue;
             }
+            strays = 0;
             let outcome = usize::try_from(row.get::<_, i64>(2)?).ok().and_then(|code| Outcome::ALL.get(code));
             self.add(row.get(0)?, at, outcome.copied().unwrap_or(Outcome::LocalError), row.get(3)?);
         }
@@ -110,7 +130,8 @@ impl Summary {
     /// were. What fails is tried again with the next batch.
     pub fn save(&mut self, connection: &mut Connection, now: Time, all: bool) -> rusqlite::Result<usize> {
         let settled = slot_of(Time(now.0.saturating_sub(GRACE_MS)));
-        let over = |slot: i64| all || slot < settled;
+        // One to come is what a clock that was ahead has left: it is not waited for.
+        let over = |slot: i64| all || slot < settled || slot > slot_of(now);
         if !self.slots.keys().any(|&slot| over(slot)) {
             return Ok(0);
         }

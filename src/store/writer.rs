@@ -451,7 +451,7 @@ impl Thread {
     /// Continues the summaries that the last process did not finish.
     fn recover(&mut self) {
         if let (true, Some(connection)) = (self.store.is_writable(), &self.store.connection) {
-            let _ = self.summary.recover(connection);
+            let _ = self.summary.recover(connection, now());
         }
     }
 

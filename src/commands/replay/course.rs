@@ -42,8 +42,6 @@ pub struct Recording {
 pub struct Record {
     /// When it ended.
     pub at: Time,
-    /// Of which candidate.
-    pub host: Host,
     /// Of which address.
     pub address: IpAddr,
     /// Of which check.
@@ -76,6 +74,8 @@ pub struct Course<'a> {
     names: Vec<Watched>,
     checks: HashMap<Arc<str>, Vec<u32>>,
     truth: HashMap<(IpAddr, Arc<str>), Truth>,
+    /// Host names that have an address at some time.
+    hosts: HashMap<IpAddr, Vec<Arc<str>>>,
     /// Names that a check of an address matters to.
     users: HashMap<(IpAddr, Arc<str>), Vec<usize>>,
     now: Time,
@@ -149,8 +149,13 @@ impl<'a> Course<'a> {
         let mut roster = Roster::new(machine_id);
         roster.configure(specs, recording.begin);
         let warm = recording.begin.after(recording.interval * 2);
+        let mut hosts: HashMap<IpAddr, Vec<Arc<str>>> = HashMap::new();
+        for (host, addresses) in &recording.hosts {
+            addresses.keys().for_each(|address| hosts.entry(*address).or_default().push(Arc::clone(host)));
+        }
+        hosts.values_mut().for_each(|hosts| hosts.sort_unstable());
         let (truth, users) = (HashMap::new(), HashMap::new());
-        let mut course = Course { recording, roster, names, checks, truth, users, now: recording.begin, warm };
+        let mut course = Course { recording, roster, names, checks, truth, hosts, users, now: recording.begin, warm };
         course.advance(recording.begin);
         course
     }
@@ -160,9 +165,11 @@ impl<'a> Course<'a> {
         self.advance(self.now.max(record.at));
         let key = (record.address, Arc::clone(&record.definition));
         if !self.truth.contains_key(&key) {
-            // An address that a look-up must have brought meanwhile.
-            if let Host::Name(host) = &record.host {
-                self.look_up(host);
+            // An address that a look-up must have brought meanwhile, to every candidate that shares the check.
+            for host in self.hosts.get(&record.address).cloned().unwrap_or_default() {
+                if self.recording.addresses(&host, self.now).contains(&record.address) {
+                    self.look_up(&host);
+                }
             }
             self.users.clear();
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::health::{CheckResult, Outcome};
+use crate::store::tests::{address, endpoint};
 
 const NAMES: &str = "[server]\nlisten = [\"127.0.0.1:5399\"]\n[upstream]\nservers = [\"127.0.0.1:9\"]\n\
     [names.\"api.example\"]\ncheck = \"tcp:80\"\ninterval = \"1s\"\n";
@@ -28,7 +29,7 @@ fn record(second: u64, address: &str, ms: Option<u64>) -> Record {
         priority: None,
         certificate_days: None,
     };
-    Record { at: at(second), host: Host::Address(address), address, definition: "tcp:80".into(), result }
+    Record { at: at(second), address, definition: "tcp:80".into(), result }
 }
 
 fn at(second: u64) -> Time {
@@ -97,11 +98,8 @@ fn a_gap_in_the_records_counts_as_nothing_known() {
 fn decades_without_a_record_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let config = configured(folder.path(), "[\"db.example\", \"192.0.2.2\"]", "");
-    let records: Vec<Record> = (0..10)
-        .map(Time)
-        .chain((0..10).map(at))
-        .map(|at| Record { at, host: Host::Name("db.example".into()), ..record(0, "192.0.2.1", Some(10)) })
-        .collect();
+    let records: Vec<Record> =
+        (0..10).map(Time).chain((0..10).map(at)).map(|at| Record { at, ..record(0, "192.0.2.1", Some(10)) }).collect();
     let address = records[0].address;
     let spans = std::collections::BTreeMap::from([(address, (Time(0), at(9)))]);
     let hosts = HashMap::from([("db.example".into(), spans)]);
@@ -113,6 +111,51 @@ fn decades_without_a_record_are_skipped() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let finished = course.finish(at(300));
     assert_eq!(finished[0].2.answered_latency_ms, Some(10.0), "{finished:?}");
+}
+
+/// A check that two candidates share is filed under one of them. The address has another check too, and only since later.
+#[test]
+fn a_candidate_has_the_results_that_are_filed_under_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = configured(folder.path(), "[\"db.example\"]", "");
+    let mut endpoint = endpoint("api.example", 1);
+    (endpoint.host, endpoint.definition) = (Host::Name("db.example".into()), "tcp:80".into());
+    let target = |id, host: &str, definition: &str, first, last| TargetRow {
+        id,
+        host: Host::Name(host.into()),
+        address: address(1),
+        definition: definition.into(),
+        first: at(first),
+        last: at(last),
+        results: 1,
+    };
+    let targets = [
+        target(1, "other.example", "tcp:80", 0, 150),
+        target(2, "third.example", "tcp:80", 150, 300),
+        target(3, "other.example", "tcp:81", 250, 300),
+    ];
+    let stored = Stored { endpoints: vec![endpoint], ..Stored::default() };
+    let recording = Recording { interval: Duration::from_secs(1), ..recording(&targets, &stored) };
+    let mut course = Course::new(specs(&config, &Stored::default()), b"machine", &recording);
+    (0..300).for_each(|second| course.feed(&record(second, "192.0.2.1", Some(10))));
+    let finished = course.finish(at(300));
+    assert_eq!((finished[0].2.empty_ms, finished[0].2.total_ms), (0, 298_000), "{finished:?}");
+}
+
+/// Names that come to share an address are given it by the same result.
+#[test]
+fn an_address_is_brought_to_every_candidate_that_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = configured(folder.path(), "[\"db.example\"]", "");
+    let begun = at(100);
+    let hosts = ["a.example", "db.example", "z.example"];
+    let hosts = hosts.map(|host| (Arc::from(host), BTreeMap::from([(address(1), (begun, at(300)))])));
+    let records: Vec<Record> = (100..300).map(|second| record(second, "192.0.2.1", Some(10))).collect();
+    let recording = Recording { hosts: HashMap::from(hosts), ..recorded(&records) };
+    let mut course = Course::new(specs(&config, &Stored::default()), b"machine", &recording);
+    records.iter().for_each(|record| course.feed(record));
+    let finished = course.finish(at(300));
+    assert!(finished[0].2.empty_ms < 101_000, "from its first result on: {finished:?}");
 }
 
 #[test]

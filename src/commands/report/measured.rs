@@ -20,7 +20,7 @@ struct Places {
 pub fn fill(report: &mut Report, reader: &Reader, stored: &Stored) -> Result<(), ReadError> {
     let mut places = places(report, reader, stored)?;
     let period = report.period;
-    let (first_result, _) = reader.first_records()?;
+    let (first_result, _) = reader.first_records(report.made)?;
     let singles_from = first_result.unwrap_or(period.to);
     let half = Time(u64::try_from(SLOT_S).unwrap_or_default() * 500);
     let Places { of, former } = &mut places;

@@ -67,6 +67,35 @@ fn a_million_results_are_kept_and_no_more() {
     assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), RESULT_ROWS);
 }
 
+/// 1,300 results a second apart that a clock recorded that was ahead, and 2,000 that came after it was put right.
+fn after_a_clock_that_was_ahead(ahead_ms: u64) -> Connection {
+    let connection = fresh();
+    let insert = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3300)
+         INSERT INTO check_result (target_id, at_unix_ms, outcome_code, total_us)
+         SELECT 1, i * 1000 + CASE WHEN i > 1300 THEN 0 ELSE {ahead_ms} END, 0, 5 FROM n"
+    );
+    connection.execute_batch(&insert).unwrap();
+    connection
+}
+
+#[test]
+fn results_leave_though_a_clock_that_was_ahead_recorded_those_before_them() {
+    let connection = after_a_clock_that_was_ahead(86_400_000);
+    // Nothing that came after them is old yet.
+    save::prune(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), 3300);
+    // Second 3,000, and a history of 1,000 s: those of before second 2,000, whatever time the first ones have.
+    for left in [2800, 2300, 1800, 1301, 1301] {
+        save::prune(&connection, Time(3_000_000), 1_000_000, 0).unwrap();
+        assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), left);
+    }
+    assert_eq!(number(&connection, "SELECT min(at_unix_ms) FROM check_result"), 2_000_000);
+    // A clock that is at 1970 takes everything for the future, and nothing for old.
+    save::prune(&connection, Time(5), 1000, 0).unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), 1301);
+}
+
 #[test]
 fn ten_thousand_events_are_kept() {
     let connection = fresh();
@@ -115,13 +144,53 @@ fn a_crash_in_the_midst_of_a_slot_is_summed_up_again() {
     save::save(&connection, &pending, &Base::default(), &mut Targets::default(), true).unwrap();
     // The process died here; the next one goes on in the same slot.
     let mut summary = Summary::default();
-    summary.recover(&connection).unwrap();
+    summary.recover(&connection, Time(begin.0 + 15_000)).unwrap();
     summary.add(1, Time(begin.0 + 20_000), Outcome::Ok, 5000);
     summary.save(&mut connection, Time(begin.0 + 311_000), false).unwrap();
     let row = "SELECT checks * 1000000 + ok * 10000 + least_us FROM check_summary ORDER BY slot DESC LIMIT 1";
     assert_eq!(number(&connection, row), 11 * 1_000_000 + 10 * 10_000 + 5000);
     assert_eq!(number(&connection, "SELECT p95_us FROM check_summary ORDER BY slot DESC LIMIT 1"), 19_000);
     assert_eq!(number(&connection, "SELECT count(*) FROM check_summary WHERE checks = 30"), 1);
+}
+
+/// The clock is a day ahead for a moment, and har is started anew twice in a slot after it was put right.
+#[test]
+fn a_slot_goes_on_after_a_restart_whatever_the_clock_was_before() {
+    let mut connection = fresh();
+    let begin = Time(1_795_243_500_000 / 300_000 * 300_000);
+    let tomorrow = Time(begin.0 + 86_400_000);
+    let mut targets = Targets::default();
+    let mut checked = |connection: &mut Connection, summary: &mut Summary, from: Time, count: u64| {
+        let mut pending = Pending::default();
+        let results = (0..count).map(|second| result(1, Time(from.0 + second * 1000), Outcome::Ok, 10)).collect();
+        pending.add(Batch { results, ..Batch::default() });
+        let saved = save::save(connection, &pending, &Base::default(), &mut targets, true).unwrap();
+        saved.fresh.into_iter().for_each(|(target, at, outcome, us)| summary.add(target, at, outcome, us));
+    };
+    let checks = |connection: &Connection, slot: i64| {
+        number(connection, &format!("SELECT coalesce(sum(checks), 0) FROM check_summary WHERE slot = {slot}"))
+    };
+    let mut summary = Summary::default();
+    checked(&mut connection, &mut summary, begin, 7);
+    checked(&mut connection, &mut summary, tomorrow, 12);
+    checked(&mut connection, &mut summary, Time(begin.0 + 20_000), 5);
+    // What lies in the future is not kept in memory until it comes.
+    summary.save(&mut connection, Time(begin.0 + 30_000), false).unwrap();
+    assert_eq!([begin, tomorrow].map(|at| checks(&connection, slot_of(at))), [0, 12]);
+    summary.save(&mut connection, Time(begin.0 + 30_000), true).unwrap();
+    assert_eq!([begin, tomorrow].map(|at| checks(&connection, slot_of(at))), [12, 12]);
+    for (start, sum) in [(40_000, 17), (60_000, 22)] {
+        let mut summary = Summary::default();
+        summary.recover(&connection, Time(begin.0 + start)).unwrap();
+        checked(&mut connection, &mut summary, Time(begin.0 + start), 5);
+        summary.save(&mut connection, Time(begin.0 + start + 10_000), true).unwrap();
+        assert_eq!([begin, tomorrow].map(|at| checks(&connection, slot_of(at))), [sum, 12]);
+    }
+    // A start with the clock at 1970 finds nothing to sum up again but the last slot.
+    let mut summary = Summary::default();
+    summary.recover(&connection, Time(5000)).unwrap();
+    assert_eq!(summary.save(&mut connection, Time(5000), true).unwrap(), 1);
+    assert_eq!([begin, tomorrow].map(|at| checks(&connection, slot_of(at))), [22, 12]);
 }
 
 #[test]

@@ -177,6 +177,8 @@ pub struct Demo {
 /// Parses the process's arguments, runs the command and reports how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // A daemon's end waits for nobody who should have read.
+    let say = if matches!(cli.command, Command::Serve(_)) { last_words } else { say };
     // Not locked for good: the demonstration prints from another thread than the daemon's.
     let ended = run(cli, &mut std::io::stdout()).and_then(|code| {
         std::io::stdout().flush()?;
@@ -186,9 +188,9 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         // `har status | head` ends the reader first: nothing is wrong with that.
         Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
-        Err(Failure::Config(report)) => complain(2, &report.to_string()),
-        Err(Failure::Usage(text)) => complain(2, &format!("har: {text}")),
-        Err(Failure::Run(text)) => complain(1, &format!("har: {text}")),
+        Err(Failure::Config(report)) => complain(say, 2, &report.to_string()),
+        Err(Failure::Usage(text)) => complain(say, 2, &format!("har: {text}")),
+        Err(Failure::Run(text)) => complain(say, 1, &format!("har: {text}")),
     }
 }
 
@@ -248,9 +250,13 @@ fn watch_output() -> Output {
 }
 
 /// Says what went wrong on standard error; a standard error that is gone too is nobody's problem.
-fn complain(code: u8, text: &str) -> ExitCode {
+fn complain(say: fn(&str), code: u8, text: &str) -> ExitCode {
     say(text);
     ExitCode::from(code)
+}
+
+fn last_words(text: &str) {
+    os::logger::last_words(text.trim_end());
 }
 
 /// Prints on standard error.

@@ -57,6 +57,12 @@ fn take_signals() -> Result<Signals, Failure> {
 
 fn run_with(config: Config, signals: Signals) -> Result<(), Failure> {
     let logger = Logger::start(config.server.log);
+    let ended = run_logged(config, signals, &logger);
+    logger.finish();
+    ended
+}
+
+fn run_logged(config: Config, signals: Signals, logger: &Logger) -> Result<(), Failure> {
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     // The event in the state file, and the line that goes with it, says when it has started.
     debug!("har {} starting, {} names from {}", env!("CARGO_PKG_VERSION"), config.names.len(), config.path.display());
@@ -70,6 +76,9 @@ fn run_with(config: Config, signals: Signals) -> Result<(), Failure> {
     let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|listener| listener.address).collect();
     refuse_own_listeners(&config, &addresses)?;
     become_user(&config)?;
+    logger
+        .begin()
+        .map_err(|error| Failure::Run(format!("the thread that writes the log cannot be started: {error}")))?;
     let listeners = Listeners::new(&bound, &config);
     let mut store = open_store(&config)?;
 
@@ -124,7 +133,7 @@ fn run_with(config: Config, signals: Signals) -> Result<(), Failure> {
     let changes = inbox.clone();
     let watch = Watch::start(move |change| changes.send(announced(change)))
         .map_err(|error| Failure::Run(format!("the thread that watches this host cannot be started: {error}")))?;
-    let thread = start_poller(poller, link(sender, shared, watch, logger))?;
+    let thread = start_poller(poller, link(sender, shared, watch, logger.clone()))?;
     let shown: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     info!("listening on {}", shown.join(", "));
 
@@ -241,7 +250,7 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: 
     let [asking, resting, hearing, counting] = std::array::from_fn(|_| Arc::clone(&shared));
     Link {
         publish: Box::new(move |publication| {
-            let update = update(publication, &mut lock(&shared), logger);
+            let update = update(publication, &mut lock(&shared), &logger);
             if let Err(error) = sender.send(update) {
                 error!("the event loop cannot be woken: {error}");
             }
@@ -269,7 +278,7 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: 
 }
 
 /// What the poller publishes, in the event loop's words.
-fn update(publication: Publication, shared: &mut Shared, logger: Logger) -> Update {
+fn update(publication: Publication, shared: &mut Shared, logger: &Logger) -> Update {
     match publication {
         Publication::Answer { name, answer } => Update::Answer { name, answer },
         Publication::Table { config, answers, servers, looping } => {

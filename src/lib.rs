@@ -17,6 +17,7 @@
 //! | poller | every address's health, the schedule | its inbox |
 //! | writer | the SQLite connection | its mailbox, and writes of others |
 //! | watch | what the kernel announces: addresses, routes, files, a clock that jumps | those |
+//! | log | lines for standard error | its queue |
 //! | workers, bounded | one check, look-up or reload each | the network, with a deadline |
 //!
 //! A panic in any of them ends the process, since half a daemon is worse than a restart. Hostile input is never an

@@ -17,4 +17,4 @@ pub mod stream;
 pub mod table;
 pub mod wire;
 
-pub use name::{HostName, NameError};
+pub use name::{HostName, LOOP_TEST, NameError};

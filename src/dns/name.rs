@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub const MAX_NAME: usize = 255;
 /// Longest label (RFC 1035 section 2.3.4).
 pub const MAX_LABEL: usize = 63;
+/// How the names begin that har asks its upstream servers for to find those that ask har.
+pub const LOOP_TEST: &str = "har-loop-test-";
 
 /// A host name in lower-case wire format, ending in the root's zero byte.
 ///

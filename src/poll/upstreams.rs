@@ -42,12 +42,24 @@ impl Poller {
 
     /// Asks every upstream server for a name of its own that nobody else would ask for.
     pub(super) fn test_loops(&mut self, now: Time) {
-        let probes = self.loops.begin(&self.crew.tested(), now);
+        self.loops.begin(&self.crew.tested(), now);
+        self.ask_for_loops(now);
+    }
+
+    fn ask_for_loops(&mut self, now: Time) {
+        let wave = self.loops.next_wave(now);
+        if wave.is_empty() {
+            return;
+        }
         // The event loop must know the names before one of them can come back.
-        (self.link.publish)(Publication::Probes(probes.iter().map(|(_, name)| name.clone()).collect()));
-        for (server, name) in probes {
+        self.publish_probes();
+        for (server, name) in wave {
             self.crew.probe(server, name);
         }
+    }
+
+    fn publish_probes(&self) {
+        (self.link.publish)(Publication::Probes(self.loops.names().cloned().collect()));
     }
 
     /// What follows from the time and the traffic.
@@ -55,8 +67,9 @@ impl Poller {
         if self.loops.is_due(now) {
             self.test_loops(now);
         }
+        self.ask_for_loops(now);
         if self.loops.forget(now) {
-            (self.link.publish)(Publication::Probes(Vec::new()));
+            self.publish_probes();
         }
     }
 

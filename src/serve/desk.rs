@@ -3,25 +3,23 @@
 //! The one place of the loop that knows the snapshot and the forwarder. Parked queries (cold start) wait in a
 //! bounded table until their name's answer says otherwise, one second at most; the oldest gives way.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Notice;
 use super::counters::Totals;
 use super::upstream::{Client, Forwarder};
-use crate::dns::HostName;
 use crate::dns::answer::{self, Asked, Transport, Verdict, Waiting};
 use crate::dns::snapshot::{Glance, Snapshot};
 use crate::dns::wire;
+use crate::dns::{HostName, LOOP_TEST};
 use crate::os::{Clock, memory};
 
 /// Queries parked at most: a cold start of a host asks for far fewer, and each holds a copy of its message.
 const MAX_PARKED: usize = 1024;
 /// How long a query waits for the first result of its name.
 const PARK_FOR: Duration = Duration::from_secs(1);
-/// Names that are looked out for to find loops, at most: while there are any, each query is compared with every one.
-const MAX_PROBES: usize = 64;
 
 /// Where queries are decided.
 pub(super) struct Desk {
@@ -32,7 +30,8 @@ pub(super) struct Desk {
     pub clock: Clock,
     /// The reply after [`Taken::Reply`].
     pub reply: Vec<u8>,
-    probes: Vec<HostName>,
+    /// Names that are looked out for to find loops.
+    probes: HashSet<HostName>,
     parked: VecDeque<Parked>,
     /// The last time that was asked for, and what it is in milliseconds: all queries of a wake share it.
     converted: (Instant, u64),
@@ -73,7 +72,7 @@ impl Desk {
             notices,
             clock,
             reply: Vec::with_capacity(usize::from(wire::PAYLOAD)),
-            probes: Vec::new(),
+            probes: HashSet::new(),
             parked: VecDeque::new(),
             converted: (started, clock.at(started).0),
         }
@@ -182,13 +181,17 @@ impl Desk {
 
     /// The probe that this query is, if it is one.
     fn returned(&self, query: &wire::Query<'_>) -> Option<HostName> {
-        self.probes.iter().find(|probe| probe.as_wire().eq_ignore_ascii_case(query.name())).cloned()
+        // However many there are, a query of anybody else costs a look at its first label.
+        let label = query.name().get(1..=LOOP_TEST.len()).filter(|_| !self.probes.is_empty())?;
+        if !label.eq_ignore_ascii_case(LOOP_TEST.as_bytes()) {
+            return None;
+        }
+        HostName::from_wire(query.name()).filter(|name| self.probes.contains(name))
     }
 
     /// Replaces the names that only har asks for.
-    pub fn set_probes(&mut self, mut probes: Vec<HostName>) {
-        probes.truncate(MAX_PROBES);
-        self.probes = probes;
+    pub fn set_probes(&mut self, probes: Vec<HostName>) {
+        self.probes = probes.into_iter().collect();
     }
 
     fn park(&mut self, client: Client, message: &[u8], asked: Asked, now: Instant) -> Taken {

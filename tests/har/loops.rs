@@ -89,6 +89,27 @@ fn a_forwarder_that_asks_har_is_found_at_the_start_and_used_again_once_mended() 
 }
 
 #[test]
+fn a_loop_is_found_however_many_servers_there_are() {
+    let (general, route) = (Fast::start(), Fast::start());
+    let closed: String = (1..=70).map(|n| format!("\"127.0.1.{n}:9\", ")).collect();
+    let lines = format!(
+        "servers = [{closed}\"{}\"]\ntimeout = \"1s\"\n[upstream.routes]\n\"corp.example\" = [\"{}\"]",
+        general.address(),
+        route.address()
+    );
+    let mut har = har().upstream_lines(&lines).names(NAMES).prepare();
+    for server in [&general, &route] {
+        server.set(Manner::Forward(har.address()));
+    }
+    start(&mut har);
+    for server in [&general, &route] {
+        let line = format!("the upstream {} sends", server.address());
+        wait_for("the loop to be found", || har.log().contains(&line).then_some(()));
+    }
+    until_said(&har, 2);
+}
+
+#[test]
 fn a_loop_that_begins_while_running_is_found() {
     let turncoat = Fast::start();
     let mut har = prepared(&[&turncoat]);

@@ -34,6 +34,7 @@ mod instructions;
 mod integration;
 mod letter;
 mod localnet;
+mod log;
 mod loops;
 mod manual;
 mod names;

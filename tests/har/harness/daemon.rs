@@ -280,13 +280,21 @@ impl Har {
     }
 
     /// Starts `command` in the daemon's place: whatever becomes the daemon by `exec`.
-    pub fn spawn_as(&mut self, mut command: Command) {
+    pub fn spawn_as(&mut self, command: Command) {
+        self.spawn_writing_to(command, Stdio::piped());
+    }
+
+    /// The same with a standard error of the caller's; the log stays empty unless it is a new pipe.
+    pub fn spawn_writing_to(&mut self, mut command: Command, stderr: Stdio) {
         assert!(self.child.is_none(), "it is running already");
         self.notify.clear();
         self.stderr.lock().expect("no panic while locked").clear();
         // Not over what the command has set: a passed socket travels as standard input.
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let lines = BufReader::new(child.stderr.take().expect("piped"));
+        let mut child = command.stderr(stderr).spawn().expect("the binary starts");
+        let pipe = child.stderr.take();
+        self.child = Some(child);
+        let Some(pipe) = pipe else { return };
+        let lines = BufReader::new(pipe);
         let kept = Arc::clone(&self.stderr);
         self.reader = Some(std::thread::spawn(move || {
             for line in lines.split(b'\n').map_while(Result::ok) {
@@ -295,7 +303,6 @@ impl Har {
                 kept.push('\n');
             }
         }));
-        self.child = Some(child);
     }
 
     /// Waits for `READY=1`; `false` when the process ended first.

@@ -303,7 +303,8 @@ impl Roster {
         self.unwritten.insert(index);
         let quiet = first && state.addresses.is_empty();
         let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
-        if is_new {
+        // What it answers may be what it began with: then it has done so since it was first decided.
+        if is_new || state.since == Time::default() {
             state.since = now;
         }
         state.reason = self.common.share(&reason);

@@ -438,3 +438,27 @@ fn a_restart_leaves_answers_in_turn_as_they_were() {
     assert_eq!(answer(&mut next), before);
     assert_ne!(next.plan(0, Family::V4), world.plan(0, Family::V4));
 }
+
+#[test]
+fn a_name_that_never_had_an_address_has_been_so_since_it_was_first_decided() {
+    let api = || vec![spec("api.example", &["missing.example"])];
+    let since = |world: &mut World| {
+        world.roster.rewrite();
+        let answers = world.roster.take_records(usize::MAX).answers;
+        answers.iter().map(|answer| answer.since).collect::<Vec<_>>()
+    };
+    let (mut world, _) = world(api());
+    world.run(seconds(60));
+    assert_eq!(since(&mut world), [START, START]);
+    // A restart does not begin it anew; what says nothing of its beginning is put right.
+    world.roster.rewrite();
+    let mut records = world.roster.take_records(usize::MAX);
+    records.answers[1].since = Time(0);
+    let mut next = World::empty(Box::new(|_, _, _| ok(10.0)));
+    next.now = world.now.after(seconds(5));
+    next.roster.configure(api(), next.now);
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    let restarted = next.now;
+    next.run(seconds(5));
+    assert_eq!(since(&mut next), [START, restarted]);
+}

@@ -15,7 +15,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::fitness::{Fitness, Level};
-use super::{Ended, Failure, subject};
+use super::subject::Known;
+use super::{Ended, Failure};
 use crate::config::values::in_names;
 use crate::health::decide::why_unknown;
 use crate::health::{AnswerRecord, EndpointRecord, Family, Time};
@@ -62,13 +63,8 @@ pub(super) fn read(state: &Path, name: Option<&str>) -> Result<Stored, Failure> 
     let stored = Reader::open(state).and_then(|reader| reader.load());
     let mut stored = stored.map_err(|error| Failure::Run(error.to_string()))?;
     if let Some(wanted) = name {
-        let wanted = subject::spelling(wanted);
+        let wanted = Known::of_state(&stored).answering(wanted)?;
         stored.names.retain(|(row, _)| *row.name == *wanted);
-        if stored.names.is_empty() {
-            let state = state.display();
-            let line = format!("'{wanted}' is not a configured name in {state}; `har status` lists them");
-            return Err(Failure::Usage(line));
-        }
     }
     Ok(stored)
 }
@@ -460,6 +456,9 @@ mod tests {
         assert_eq!(document["names"][0]["candidates"][1]["state"], "up");
         let other = StatusOptions { name: Some("other".to_owned()), ..StatusOptions::default() };
         assert!(matches!(shown(&path, &other).0, Err(Failure::Usage(_))));
+        let slip = StatusOptions { name: Some("apj.example.com".to_owned()), ..StatusOptions::default() };
+        let hint = "did you mean 'api.example.com'?";
+        assert!(matches!(shown(&path, &slip).0, Err(Failure::Usage(line)) if line.contains(hint)));
 
         let (ended, text) = shown(&path, &check);
         assert_eq!((ended.unwrap(), text.as_str()), (ExitCode::SUCCESS, "OK: everything up for 1 name\n"));

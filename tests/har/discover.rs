@@ -234,6 +234,7 @@ fn a_search_in_vain_is_explained_and_shown() {
     until(&["web.example  no address known: SRV _http._tcp.example: ", why], "known yet");
     assert_eq!(har.query("web.example", "A").extended_error(), Some(14));
     upstream.records(service, "SRV", vec![record(10, 1, backends[0].port(), "one.example.")]);
+    upstream.behave(service, Behaviour::Answer);
     until(&["web.example A  127.0.0.2", "A: 127.0.0.2 is answered"], "SRV _http._tcp.example");
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::subject::Known;
 use super::{Ended, Failure, subject};
 use crate::os::output::rest;
 use crate::store::{EventRow, ReadError, Reader};
@@ -30,16 +31,9 @@ pub struct EventsOptions {
 
 /// Shows the events of the state file `state`.
 pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended {
-    let name = options.name.as_deref().map(subject::spelling);
     let failure = |error: ReadError| Failure::Run(error.to_string());
     let reader = Reader::open(state).map_err(failure)?;
-    if let Some(name) = &name
-        && !is_known(&reader, name).map_err(failure)?
-    {
-        let state = state.display();
-        let line = format!("'{name}' is not a configured name in {state}, nor has it events; `har status` lists them");
-        return Err(Failure::Usage(line));
-    }
+    let name = options.name.as_deref().map(|name| meant(&reader, name)).transpose()?;
     // Before the rows, so that none falls in between; with none of them shown, it goes on from here.
     let mut last = newest(&reader).map_err(failure)?;
     let mut rows = reader.events(0, options.limit, name.as_deref()).map_err(failure)?;
@@ -60,9 +54,15 @@ pub fn run(state: &Path, options: &EventsOptions, out: &mut dyn Write) -> Ended 
     }
 }
 
-/// Whether the state file has events of a name, which may have left the configuration, or the name itself.
-fn is_known(reader: &Reader, name: &str) -> Result<bool, ReadError> {
-    Ok(!reader.events(0, 1, Some(name))?.is_empty() || reader.load()?.names.iter().any(|(row, _)| *row.name == *name))
+/// The name whose events are asked for: one that has some, though it may have left the configuration, or the configured
+/// one that answers for it.
+fn meant(reader: &Reader, name: &str) -> Result<String, Failure> {
+    let failure = |error: ReadError| Failure::Run(error.to_string());
+    let spelled = subject::spelling(name);
+    if !reader.events(0, 1, Some(&spelled)).map_err(failure)?.is_empty() {
+        return Ok(spelled);
+    }
+    Known::of_state(&reader.load().map_err(failure)?).answering(name)
 }
 
 /// The number of the last event of all.
@@ -101,7 +101,8 @@ fn json(row: &EventRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{LONG, complete, start};
+    use crate::health::Time;
+    use crate::store::tests::{LONG, complete, daemon, event, name_row, start};
     use crate::store::{Batch, Writer};
 
     /// Sends another event for each line that was read, and breaks off at the third.
@@ -146,6 +147,19 @@ mod tests {
         assert!(writer.flush(LONG));
         assert!(Reader::open(&path).unwrap().load().unwrap().names.is_empty());
         assert!(of("api.example.com").unwrap() > 0);
+        // What a wildcard covers has its events.
+        let mut covered = event(Time(1_795_243_500_123), "news");
+        covered.name = Some("*.apps.example".into());
+        let daemon = Some(daemon());
+        let names = vec![name_row("*.apps.example")];
+        writer.send(Batch { complete: true, daemon, names, events: vec![covered], ..Batch::default() });
+        assert!(writer.flush(LONG));
+        assert_eq!(of("x.apps.example").unwrap(), 1);
+        let slip = of("*.apbs.example");
+        assert!(
+            matches!(&slip, Err(Failure::Usage(line)) if line.contains("did you mean '*.apps.example'?")),
+            "{slip:?}"
+        );
         assert!(writer.stop(LONG));
     }
 

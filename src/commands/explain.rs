@@ -85,14 +85,15 @@ fn explain(spec: &NameSpec, observed: bool, stored: &Stored, now: Time) -> Strin
     });
     for (family, answer) in rebuilt.iter().zip(answers) {
         text += &format!("\n{}: {}\n", family.family.record(), answered(family, answer, now));
-        for (record, standing) in &family.places {
-            text += &format!("  {}: {}\n", place(&record.host, record.address), part(record, *standing, now));
-        }
         if let Some(difference) = &family.differs {
             text += &format!(
-                "  By this configuration and the recorded state {difference}. The configuration was changed and not \
-                 loaded since, or the daemon is in the middle of a change: ask again in a second.\n"
+                "  By this configuration and the recorded state, which the lines below go by, {difference}. The \
+                 configuration was changed and not loaded since, or the daemon is in the middle of a change: ask again \
+                 in a second.\n"
             );
+        }
+        for (record, standing) in &family.places {
+            text += &format!("  {}: {}\n", place(&record.host, record.address), part(record, *standing, now));
         }
     }
     text += &without_address(spec, stored, &endpoints);
@@ -115,13 +116,24 @@ fn orders_of<'a>(
     })
 }
 
-/// `10.0.0.1 is answered, for 12 s: why.`
+/// `10.0.0.1 is answered, for 12 s: why.` By the record alone: what is worked out here only says what would be.
 fn answered(family: &Rebuilt<'_>, answer: Option<&AnswerRecord>, now: Time) -> String {
+    match (&family.recorded, answer) {
+        (Some(recorded), Some(answer)) => {
+            let why = own_reason(&answer.reason);
+            format!("{}, for {}: {why}.", sentence(recorded, "is"), age(now, answer.since))
+        }
+        _ => format!("nothing is recorded yet; by this configuration {}.", sentence(&family.plan, "would be")),
+    }
+}
+
+/// What is done with a query, or would be: `verb` says which.
+fn sentence(plan: &Plan, verb: &str) -> String {
     let list = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
-    let what = match &family.plan {
+    match plan {
         Plan::Addresses { turns, stale } => {
-            let addresses = family.plan.addresses();
-            let verb = if addresses.len() == 1 { "is" } else { "are" };
+            let addresses = plan.addresses();
+            let verb = if addresses.len() > 1 && verb == "is" { "are" } else { verb };
             let turns = match turns.len() {
                 1 => String::new(),
                 _ => format!(" in turn, {} of them in each answer", turns.first().map_or(0, |turn| turn.len())),
@@ -129,14 +141,10 @@ fn answered(family: &Rebuilt<'_>, answer: Option<&AnswerRecord>, now: Time) -> S
             let stale = if *stale { " as a stale answer (EDE 3)" } else { "" };
             format!("{} {verb} answered{turns}{stale}", list(&addresses))
         }
-        Plan::Empty => "an empty answer is given".to_owned(),
-        Plan::AllDown => "SERVFAIL is answered (EDE 22)".to_owned(),
-        Plan::NotReady => "SERVFAIL is answered, since no address is known (EDE 14)".to_owned(),
-        Plan::Forward => "the query is forwarded".to_owned(),
-    };
-    match answer {
-        Some(answer) => format!("{what}, for {}: {}.", age(now, answer.since), own_reason(&answer.reason)),
-        None => format!("{what}; nothing is recorded yet."),
+        Plan::Empty => format!("an empty answer {verb} given"),
+        Plan::AllDown => format!("SERVFAIL {verb} answered (EDE 22)"),
+        Plan::NotReady => format!("SERVFAIL {verb} answered, since no address is known (EDE 14)"),
+        Plan::Forward => format!("the query {verb} forwarded"),
     }
 }
 

@@ -134,6 +134,8 @@ fn addresses(text: &mut Text, stored: &Stored) {
         text.metric(name, kind, help, samples);
     };
     each("har_address_up", "gauge", "Whether an address is up.", &|e| Some(flag(e.state == State::Up)));
+    let help = "Whether an address may be answered: up or held up, and neither drained nor reported as not to be used.";
+    each("har_address_fit", "gauge", help, &|e| Some(flag(e.is_fit())));
     each("har_address_unknown", "gauge", "Whether nothing recent is known of an address.", &|e| {
         Some(flag(e.state == State::Unknown))
     });

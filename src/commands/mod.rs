@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod events;
 pub mod explain;
+mod fitness;
 pub mod ground;
 mod life;
 pub mod metrics;

@@ -13,7 +13,7 @@ use super::ground::Ground;
 use super::subject::{self, Known};
 use super::{Ended, Failure, life};
 use crate::health::overrides::Target;
-use crate::health::{EndpointRecord, Override, OverrideKind, State, Time};
+use crate::health::{EndpointRecord, Override, OverrideKind, Time};
 use crate::store::{Life, OverrideError, Overrides, Reader, Stored, time};
 
 /// Longest time that can be stated for an order: ten years. What is to hold for longer has no end.
@@ -215,9 +215,7 @@ fn remarks(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) 
         }
         let own = || stored.endpoints.iter().filter(|endpoint| *endpoint.name == *name);
         let is_hit = |endpoint: &EndpointRecord| target.matches(&endpoint.host, endpoint.address);
-        let is_left = |endpoint: &EndpointRecord| {
-            !is_hit(endpoint) && endpoint.drained.is_none() && (endpoint.state == State::Up || endpoint.forced)
-        };
+        let is_left = |endpoint: &EndpointRecord| !is_hit(endpoint) && endpoint.is_fit();
         if own().any(is_hit) && !own().any(is_left) {
             writeln!(out, "warning: nothing else of {name} is up: its rule for all down (when_all_down) decides")?;
         }

@@ -14,10 +14,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Ended, Failure, life, subject};
+use super::fitness::{Fitness, Level};
+use super::subject::Known;
+use super::{Ended, Failure, life};
 use crate::config::values::in_names;
-use crate::health::{AnswerRecord, EndpointRecord, Family, State, Time};
-use crate::store::{CandidateRow, Life, ReadError, Reader, Stored, time};
+use crate::health::decide::why_unknown;
+use crate::health::{AnswerRecord, EndpointRecord, Family, Time};
+use crate::store::{CandidateRow, Life, NameRow, ReadError, Reader, Stored, time};
 
 /// What `har status` was asked for.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +35,11 @@ pub struct StatusOptions {
 
 /// Shows the state file `state`.
 pub fn run(state: &Path, options: &StatusOptions, out: &mut dyn Write) -> Ended {
-    let stored =
-        match Reader::current(state).map_err(failure).and_then(|all| of_name(state, all, options.name.as_deref())) {
-            Ok(stored) => stored,
-            Err(Failure::Run(line) | Failure::Usage(line)) if options.check => return unknown(&line, out),
-            Err(failure) => return Err(failure),
-        };
+    let stored = match Reader::current(state).map_err(failure).and_then(|all| of_name(all, options.name.as_deref())) {
+        Ok(stored) => stored,
+        Err(Failure::Run(line) | Failure::Usage(line)) if options.check => return unknown(&line, out),
+        Err(failure) => return Err(failure),
+    };
     let now = time::now();
     if options.check {
         let (level, line) = verdict(&stored, now);
@@ -59,22 +61,17 @@ pub fn unknown(why: &str, out: &mut dyn Write) -> Ended {
 /// The state of all names, or of one.
 pub(super) fn read(state: &Path, name: Option<&str>) -> Result<Stored, Failure> {
     let stored = Reader::open(state).and_then(|reader| reader.load()).map_err(failure)?;
-    of_name(state, stored, name)
+    of_name(stored, name)
 }
 
 fn failure(error: ReadError) -> Failure {
     Failure::Run(error.to_string())
 }
 
-fn of_name(state: &Path, mut stored: Stored, name: Option<&str>) -> Result<Stored, Failure> {
+fn of_name(mut stored: Stored, name: Option<&str>) -> Result<Stored, Failure> {
     if let Some(wanted) = name {
-        let wanted = subject::spelling(wanted);
+        let wanted = Known::of_state(&stored).answering(wanted)?;
         stored.names.retain(|(row, _)| *row.name == *wanted);
-        if stored.names.is_empty() {
-            let state = state.display();
-            let line = format!("'{wanted}' is not a configured name in {state}; `har status` lists them");
-            return Err(Failure::Usage(line));
-        }
     }
     Ok(stored)
 }
@@ -86,7 +83,8 @@ pub(super) fn page(state: &Path, options: &StatusOptions) -> Result<(String, Str
     for (row, _) in &stored.names {
         for family in Family::BOTH {
             let answer = answer(&stored, &row.name, family);
-            let _ = writeln!(substance, "{} {:?}", row.name, answer.map(|answer| (&answer.addresses, &answer.basis)));
+            let answer = answer.map(|answer| (&answer.addresses, &answer.basis, why_unknown(&answer.reason)));
+            let _ = writeln!(substance, "{} {} {answer:?}", row.name, row.mode);
         }
         for endpoint in endpoints(&stored, &row.name, None) {
             let EndpointRecord { host, address, state, chosen, drained, forced, stale, .. } = endpoint;
@@ -106,13 +104,18 @@ fn verdict(stored: &Stored, now: Time) -> (u8, String) {
         Life::Never => return (3, "UNKNOWN: no daemon has written this state yet".to_owned()),
         _ => return (2, format!("CRITICAL: {}", daemon_line(stored, now))),
     }
-    let (mut without, mut degraded) = (Vec::new(), Vec::new());
+    let (mut without, mut degraded, mut drained) = (Vec::new(), Vec::new(), Vec::new());
     for (row, _) in &stored.names {
-        let states: Vec<State> = endpoints(stored, &row.name, None).map(|endpoint| endpoint.state).collect();
-        match states.iter().filter(|&&state| state == State::Up).count() {
-            0 => without.push(row.name.to_string()),
-            up if up < states.len() => degraded.push(format!("{} ({up} of {} up)", row.name, states.len())),
-            _ => (),
+        let fitness = Fitness::of(stored, &row.name);
+        let words = match fitness.words() {
+            words if words.is_empty() => row.name.to_string(),
+            words => format!("{} ({words})", row.name),
+        };
+        match fitness.level() {
+            Level::Bad => without.push(words),
+            Level::Warn => degraded.push(words),
+            Level::Good if fitness.drained > 0 => drained.push(words),
+            Level::Good => (),
         }
     }
     let total = stored.names.len();
@@ -128,7 +131,8 @@ fn verdict(stored: &Stored, now: Time) -> (u8, String) {
             ),
         )
     } else {
-        (0, format!("OK: everything up for {}", in_names(total)))
+        let but = if drained.is_empty() { String::new() } else { format!(", but {}", drained.join(", ")) };
+        (0, format!("OK: everything up for {}{but}", in_names(total)))
     }
 }
 
@@ -173,11 +177,15 @@ fn table(stored: &Stored, now: Time) -> String {
             if ranked.is_empty() && answer.is_none_or(|answer| answer.addresses.is_empty()) {
                 continue;
             }
-            let _ = writeln!(text, "\n{} {}  {}", row.name, family.record(), answered(answer, now));
+            let _ = write!(text, "\n{} {}  ", row.name, family.record());
+            if let Some(observed) = observed(row) {
+                let _ = write!(text, "{observed}; would be: ");
+            }
+            let _ = writeln!(text, "{}", answered(answer, now));
             text.push_str(&candidates(&ranked, now));
         }
         if endpoints(stored, &row.name, None).next().is_none() {
-            let _ = writeln!(text, "\n{}  no address known", row.name);
+            let _ = writeln!(text, "\n{}  {}", row.name, no_address(stored, row));
         }
         for candidate in without_address(stored, &row.name) {
             let _ = writeln!(text, "     {}  no address: {}", candidate.host, why_without(candidate));
@@ -247,6 +255,19 @@ pub(super) fn endpoints<'a>(
     let start = stored.endpoints.partition_point(|endpoint| &*endpoint.name < name);
     let of_name = stored.endpoints.iter().skip(start).take_while(move |endpoint| &*endpoint.name == name);
     of_name.filter(move |endpoint| family.is_none_or(|family| Family::of(endpoint.address) == family))
+}
+
+/// What stands before the answers of a name that is only observed: they are not given.
+pub(super) fn observed(row: &NameRow) -> Option<&'static str> {
+    (row.mode == "observe").then_some("observed, every query is forwarded")
+}
+
+/// That no address of a name is known, with why no candidate was found where they are searched for.
+pub(super) fn no_address(stored: &Stored, row: &NameRow) -> String {
+    let why = answer(stored, &row.name, Family::V4).and_then(|answer| why_unknown(&answer.reason));
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let observed = observed(row).map(|words| format!("{words}; ")).unwrap_or_default();
+    format!("{observed}no address known{why}")
 }
 
 /// The candidates of a name of which no address is known.
@@ -408,7 +429,9 @@ fn candidate(endpoint: &EndpointRecord) -> Candidate<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{LONG, complete, start};
+    use crate::health::State;
+    use crate::store::Batch;
+    use crate::store::tests::{LONG, answer as answer_row, complete, daemon, endpoint, name_row, start};
 
     fn shown(path: &Path, options: &StatusOptions) -> (Ended, String) {
         let mut out = Vec::new();
@@ -445,9 +468,31 @@ mod tests {
         assert_eq!(document["names"][0]["candidates"][1]["state"], "up");
         let other = StatusOptions { name: Some("other".to_owned()), ..StatusOptions::default() };
         assert!(matches!(shown(&path, &other).0, Err(Failure::Usage(_))));
+        let slip = StatusOptions { name: Some("apj.example.com".to_owned()), ..StatusOptions::default() };
+        let hint = "did you mean 'api.example.com'?";
+        assert!(matches!(shown(&path, &slip).0, Err(Failure::Usage(line)) if line.contains(hint)));
 
         let (ended, text) = shown(&path, &check);
         assert_eq!((ended.unwrap(), text.as_str()), (ExitCode::SUCCESS, "OK: everything up for 1 name\n"));
+        // What operators say counts as it does for the answers.
+        let says = |change: &dyn Fn(&mut Batch)| {
+            let mut batch = batch.clone();
+            change(&mut batch);
+            writer.send(batch);
+            assert!(writer.flush(LONG));
+            shown(&path, &check).1
+        };
+        let drain = |batch: &mut Batch, count: usize| {
+            batch.endpoints.iter_mut().take(count).for_each(|endpoint| endpoint.drained = Some("until undone".into()));
+        };
+        let text = says(&|batch| drain(batch, 1));
+        assert_eq!(text, "OK: everything up for 1 name, but api.example.com (1 of 2 up, 1 drained)\n");
+        let text = says(&|batch| drain(batch, 2));
+        assert_eq!(text, "CRITICAL: nothing up for 1 of 1 name: api.example.com (2 drained)\n");
+        let text = says(&|batch| {
+            batch.endpoints.iter_mut().for_each(|endpoint| (endpoint.state, endpoint.forced) = (State::Down, true));
+        });
+        assert_eq!(text, "OK: everything up for 1 name\n");
         batch.endpoints[0].state = State::Down;
         writer.send(batch.clone());
         assert!(writer.flush(LONG));
@@ -468,5 +513,32 @@ mod tests {
         let (ended, text) = shown(&path, &check);
         assert_eq!(ended.unwrap(), ExitCode::from(2));
         assert!(text.starts_with("CRITICAL: har is not running: it was stopped"), "{text}");
+    }
+
+    #[test]
+    fn what_is_only_observed_is_not_shown_as_given() {
+        let mut stored = Stored { daemon: Some(daemon()), ..Stored::default() };
+        for name in ["lost.example", "seen.example"] {
+            stored.names.push((NameRow { mode: "observe".into(), ..name_row(name) }, Default::default()));
+        }
+        stored.endpoints.push(endpoint("seen.example", 1));
+        let lost = AnswerRecord {
+            addresses: [].into(),
+            basis: "no-address".into(),
+            reason: "no address is known: SRV x: no such name".into(),
+            ..answer_row("lost.example")
+        };
+        stored.answers = vec![lost, answer_row("seen.example")];
+        let text = table(&stored, time::now());
+        let head = "\nseen.example A  observed, every query is forwarded; would be: 192.0.2.1 192.0.2.2  for ";
+        assert!(text.contains(head), "{text}");
+        let head = "\nlost.example  observed, every query is forwarded; no address known: SRV x: no such name\n";
+        assert!(text.contains(head), "{text}");
+        for (row, _) in &mut stored.names {
+            row.mode = "answer".into();
+        }
+        let text = table(&stored, time::now());
+        assert!(text.contains("\nseen.example A  192.0.2.1 192.0.2.2  for "), "{text}");
+        assert!(text.contains("\nlost.example  no address known: SRV x: no such name\n"), "{text}");
     }
 }

@@ -77,6 +77,12 @@ impl Known {
         self.names.iter().map(|member| member.name.to_string())
     }
 
+    /// The name that answers for this one: itself, or the wildcard that covers it.
+    pub fn answering(&self, text: &str) -> Result<String, Failure> {
+        let found = exact(&self.names, text).or_else(|| covering(&self.names, text));
+        found.map(|member| member.name.to_string()).ok_or_else(|| unknown_name(&self.names, self.origin, text))
+    }
+
     /// The name of exactly this spelling, letter case and trailing dot aside.
     pub fn name(&self, text: &str) -> Result<String, Failure> {
         if let Some(member) = exact(&self.names, text) {
@@ -249,6 +255,9 @@ mod tests {
             assert!(line(known.name("apj.example.com")).contains("did you mean 'api.example.com'?"));
             assert!(line(known.name("nothing.like.it")).contains("there is api.example.com, *.apps.example.com"));
             assert!(line(known.name("x.apps.example.com")).contains("'*.apps.example.com' covers it"));
+            assert_eq!(known.answering("API.example.com.").unwrap(), "api.example.com");
+            assert_eq!(known.answering("x.y.eu.apps.example.com").unwrap(), "*.eu.apps.example.com");
+            assert!(line(known.answering("apj.example.com")).contains("did you mean 'api.example.com'?"));
         }
         assert_eq!(answering(&config, "y.x.eu.apps.example.com").unwrap().name.to_string(), "*.eu.apps.example.com");
         assert_eq!(answering(&config, "x.apps.example.com").unwrap().name.to_string(), "*.apps.example.com");

@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::check::{self, Definition, For, TIMEOUTS};
 use super::discover::{self, Discover, Template};
 use super::table::{At, Item, Key, Problems, Spot, Table};
-use super::values::{self, show_duration};
-use super::{Candidate, Mode, Name, OtherTypes, Target, defaults};
+use super::values::show_duration;
+use super::{Candidate, Mode, Name, OtherTypes, Target, defaults, hosts};
 use crate::dns::HostName;
 use crate::health::Host;
 use crate::health::discovery::Found;
@@ -245,7 +245,7 @@ impl Names<'_> {
                 return None;
             }
         };
-        if let Some(reason) = never_answered(&name) {
+        if let Some(reason) = hosts::never_answered(&name) {
             problems.error(key.spot, item.key, reason);
             return None;
         }
@@ -260,11 +260,14 @@ impl Names<'_> {
 
     /// Reads the table of one name; with `name` = `None` only to find more problems.
     fn read_name(&mut self, name: Option<HostName>, spot: Spot, item: &Item<'_>, problems: &mut Problems) {
+        if hosts::unquoted(item, problems) {
+            return;
+        }
         let Some(mut table) = Table::open(item, problems, "a table with candidates and check") else { return };
         let own = Settings::read(&mut table, self.folder, problems);
         let listed = table.take("candidates");
         let fallback_item = table.take("fallback");
-        let fallback = fallback_item.map(|item| read_targets(&item, problems)).unwrap_or_default();
+        let fallback = fallback_item.map(|item| hosts::read_targets(&item, problems)).unwrap_or_default();
         let no_fallback = fallback_item.is_none_or(|item| item.value.as_array().is_some_and(|list| list.is_empty()));
         let discover_item = table.take("discover");
         let source = discover_item.and_then(|item| discover::read(&item, self.folder, problems));
@@ -275,6 +278,10 @@ impl Names<'_> {
         if own.check_failed || listed.is_none() && discover_item.is_none() {
             // No check will be built that would bring it up.
             effect.timeout(None, &item.key, problems);
+        }
+        if let Some(item) = fallback_item.filter(|_| !effect.falls_back() && !fallback.is_empty()) {
+            let message = "it is never used: that takes when_all_down = \"fallback\"";
+            problems.warn(item.spot, item.key, message);
         }
         if effect.falls_back() && no_fallback {
             let at = own.when_all_down.map_or(spot, |at| at.spot);
@@ -303,59 +310,6 @@ impl Names<'_> {
         });
         if let Some(name) = name.filter(|_| listed > 0 || discover.is_some()) {
             self.names.push(Name { discover, ..effect.name(name, candidates, fallback, self.ttl, &mut self.common) });
-        }
-    }
-}
-
-/// Why a name would never be answered from the configuration.
-fn never_answered(name: &HostName) -> Option<String> {
-    let wire = name.as_wire();
-    let labels = name.labels();
-    if wire.ends_with(b"\x09localhost\0") && (labels == 1 || last_label_is_localhost(name)) {
-        return Some(
-            "localhost and the names below it are always this host (RFC 6761) and cannot be configured".into(),
-        );
-    }
-    if wire == b"\x04_dns\x08resolver\x04arpa\0" {
-        return Some("_dns.resolver.arpa is always answered empty (RFC 9462) and cannot be configured".into());
-    }
-    if name.is_wildcard() && labels == 1 {
-        return Some("a wildcard needs a name behind it, such as \"*.apps.example.com\"".into());
-    }
-    None
-}
-
-/// Whether the last label is `localhost`: the bytes alone could be the end of a longer label.
-fn last_label_is_localhost(name: &HostName) -> bool {
-    name.to_string().rsplit('.').next() == Some("localhost")
-}
-
-/// Reads a list of hosts, such as `fallback`.
-fn read_targets(item: &Item<'_>, problems: &mut Problems) -> Vec<Target> {
-    const ALLOWED: &str = "a list of host names and addresses";
-    let items = item.list(problems, ALLOWED).unwrap_or_default();
-    let mut targets = Vec::new();
-    for item in &items {
-        if let Some(target) = read_target(item, problems) {
-            if targets.contains(&target) {
-                problems.error(item.spot, item.key, format!("{target} is listed twice"));
-            } else {
-                targets.push(target);
-            }
-        }
-    }
-    targets
-}
-
-/// Reads a host name or an address.
-fn read_target(item: &Item<'_>, problems: &mut Problems) -> Option<Target> {
-    const ALLOWED: &str = "a host name or the address of one host";
-    let text = item.text(problems, ALLOWED)?.value;
-    match values::target(text) {
-        Ok(target) => Some(target),
-        Err(reason) => {
-            item.wrong(problems, format_args!("{ALLOWED}; {reason}"));
-            None
         }
     }
 }
@@ -404,13 +358,13 @@ impl Candidates<'_> {
     fn read_one(&self, item: &Item<'_>, problems: &mut Problems) -> Option<(Candidate, Spot)> {
         let (mut priority, mut weight) = (defaults::PRIORITY, defaults::WEIGHT);
         if item.value.as_table().is_none() {
-            let host = read_target(item, problems)?;
+            let host = hosts::read_target(item, problems)?;
             let checks = self.checks(None, &host, problems);
             return Some((Candidate { host, priority, weight, checks }, item.spot));
         }
         let mut table = Table::open(item, problems, "")?;
         let host_item = table.take("host");
-        let host = host_item.and_then(|item| read_target(&item, problems));
+        let host = host_item.and_then(|item| hosts::read_target(&item, problems));
         if host_item.is_none() {
             problems.error(item.spot, item.key, "host is missing; allowed: a host name or the address of one host");
         }

@@ -13,14 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::de::DeTable;
-
 use super::check::address;
 use super::names::{Common, MAX_TTL, Names, Settings, check_fast};
 use super::report::Source;
-use super::table::{At, Item, Problems, Spot, Table, open_file};
+use super::table::{At, Item, Problems, Table, open_file};
 use super::values;
-use super::{Config, Order, Report, Route, Server, Servers, Upstream, defaults, include};
+use super::{Config, Order, Report, Route, Server, Servers, Upstream, defaults, include, syntax};
 use crate::dns::HostName;
 
 /// Longest file that is read: a hundred thousand names fit, and offsets in it fit 32 bits.
@@ -54,26 +52,26 @@ pub(super) fn load(path: &Path, open: Open) -> Result<Config, Report> {
         }
     };
     let file = add_source(&mut problems, &path, &text);
-    let (document, sound) = parse(&text, file, &mut problems);
+    let (document, damage) = syntax::parse(&text, file, &mut problems);
     let mut root = Table::root(file, document.get_ref());
     let included = match root.take("include") {
         Some(item) => include::files(&item, &path, &folder, &mut problems),
         None => Vec::new(),
     };
-    let mut parts = Parts::default();
-    if sound {
-        parts = read_parts(root, &folder, &mut problems);
-    }
+    let parts = read_parts(root, &folder, &mut problems);
     let mut names = Names {
-        general: parts.general.as_ref(),
+        general: parts.general.as_ref().filter(|_| damage.is_none()),
         ttl: parts.server.as_ref().map_or(defaults::TTL, |(_, ttl)| *ttl),
         folder: &folder,
         names: Vec::new(),
         seen: HashMap::new(),
         common: Common::default(),
     };
-    if let (true, Some(item)) = (sound, Table::root(file, document.get_ref()).take("names")) {
+    if let Some(item) = Table::root(file, document.get_ref()).take("names") {
         names.read(&item, &mut problems);
+    }
+    if let Some(damage) = damage {
+        problems.forget(|spot| damage.makes_up(&text, file, spot));
     }
     let mut sources = vec![path.clone()];
     for path in included {
@@ -125,15 +123,15 @@ fn read_included(path: &Path, names: &mut Names<'_>, problems: &mut Problems) {
         }
     };
     let file = add_source(problems, path, &text);
-    let (document, sound) = parse(&text, file, problems);
-    if !sound {
-        return;
-    }
+    let (document, damage) = syntax::parse(&text, file, problems);
     let mut root = Table::root(file, document.get_ref());
     let item = root.take("names");
     root.finish_with(problems, "an included file holds [names] only; this belongs into the main file");
     if let Some(item) = item {
         names.read(&item, problems);
+    }
+    if let Some(damage) = damage {
+        problems.forget(|spot| damage.makes_up(&text, file, spot));
     }
 }
 
@@ -159,50 +157,6 @@ fn add_source(problems: &mut Problems, path: &Path, text: &Arc<str>) -> u32 {
     problems.sources.push(Source::new(path.into(), Arc::clone(text)));
     // The number of files is bounded by what a folder holds, far below 2³².
     problems.sources.len() as u32 - 1
-}
-
-/// Parses a document and notes what is wrong with its syntax. `false` when the rest should not be looked at.
-fn parse<'a>(text: &'a str, file: u32, problems: &mut Problems) -> (toml::Spanned<DeTable<'a>>, bool) {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    let mut sound = true;
-    // Where a table that is there twice begins: its keys are then there twice as well, which says nothing new.
-    let mut twice: Option<usize> = None;
-    for error in errors {
-        let span = error.span().unwrap_or(text.len()..text.len());
-        let spot = Spot { file, start: span.start as u32, end: span.end as u32 };
-        if error.message() == "duplicate key" {
-            let same_table = |start: usize| text.get(start..span.start).is_some_and(|between| !between.contains("\n["));
-            if twice.is_some_and(same_table) {
-                continue;
-            }
-            let first =
-                first_header(text, span.start).map(|start| Spot { file, start: start as u32, end: start as u32 });
-            twice = first.map(|_| span.start);
-            let also = first.map(|first| format!("; it is already there at {}", problems.place(first)));
-            problems.error(spot, "", format!("the same key twice{}", also.unwrap_or_default()));
-        } else if sound {
-            // What follows the first error is mostly its echo.
-            sound = false;
-            problems.error(spot, "", format!("not valid TOML: {}", error.message()));
-        }
-    }
-    (document, sound)
-}
-
-/// Where the table header around the byte `again` stands for the first time, if that is a header.
-fn first_header(text: &str, again: usize) -> Option<usize> {
-    let start = text.get(..again)?.rfind('\n').map_or(0, |at| at + 1);
-    let header =
-        |line: &str| line.trim_start().starts_with('[').then(|| line.split('#').next().unwrap_or("").trim().to_owned());
-    let written = header(text.get(start..)?.lines().next()?)?;
-    let mut at = 0;
-    for line in text[..start].split_inclusive('\n') {
-        if header(line).as_ref() == Some(&written) {
-            return Some(at);
-        }
-        at += line.len();
-    }
-    None
 }
 
 /// Reads `[server]`, which may be absent.

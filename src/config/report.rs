@@ -136,6 +136,12 @@ impl Source {
         false
     }
 
+    /// Whether a byte is in the header of a table.
+    pub fn is_in_header(&self, at: usize) -> bool {
+        let (_, start) = self.line_of(at);
+        self.text.get(start..).is_some_and(|line| line.trim_start_matches([' ', '\t']).starts_with('['))
+    }
+
     /// Number (from 1) and start of the line that holds a byte.
     pub fn line_of(&self, offset: usize) -> (usize, usize) {
         let lines = self

@@ -77,6 +77,8 @@ pub(super) struct Problems {
     pub sources: Vec<Source>,
     /// What is wrong.
     errors: Vec<(Spot, Problem)>,
+    /// What is no TOML.
+    syntax: Vec<(Spot, Problem)>,
     /// What is wrong with no place of its own.
     unplaced: Vec<Problem>,
     /// What is allowed and worth a line.
@@ -113,6 +115,17 @@ impl Problems {
         }
     }
 
+    /// Notes an error of syntax. What else is found at such a place may be an echo, see [`Problems::forget`].
+    pub fn syntax(&mut self, spot: Spot, key: impl fmt::Display, message: impl Into<String>) {
+        let problem = self.problem(spot, key.to_string(), message.into());
+        self.syntax.push((spot, problem));
+    }
+
+    /// Takes back what was noted of such places, errors of syntax aside.
+    pub fn forget(&mut self, of: impl Fn(Spot) -> bool) {
+        self.errors.retain(|(spot, _)| !of(*spot));
+    }
+
     /// Notes an error of a file as a whole.
     pub fn error_of_file(&mut self, file: &Path, message: impl Into<String>) {
         self.unplaced.push(Problem::of_file(file, message));
@@ -132,12 +145,13 @@ impl Problems {
 
     /// Whether anything is wrong.
     pub fn is_empty(&self) -> bool {
-        self.errors.is_empty() && self.unplaced.is_empty()
+        self.errors.is_empty() && self.syntax.is_empty() && self.unplaced.is_empty()
     }
 
     /// The report and the warnings, each in the order of the files.
     pub fn finish(mut self) -> (Report, Vec<Problem>) {
         let place = |(spot, _): &(Spot, Problem)| (spot.file, spot.start, spot.end);
+        self.errors.append(&mut self.syntax);
         self.errors.sort_by_key(place);
         self.warnings.sort_by_key(place);
         let mut report = Report(self.unplaced);
@@ -202,6 +216,11 @@ impl Problems {
             self.error(spot, key, format!("cannot read {}: {reason}", path.display()));
         }
         result.is_none()
+    }
+
+    /// Whether a place is in the header of a table.
+    pub fn is_in_header(&self, spot: Spot) -> bool {
+        self.sources.get(spot.file as usize).is_some_and(|source| source.is_in_header(spot.start as usize))
     }
 
     /// Puts a problem together.

@@ -270,8 +270,8 @@ fn bad_files() {
                 "7:8 server.user: found the integer 1",
             ],
         ),
-        ("a = ", &["1:5 : not valid TOML: "]),
-        ("[server]\nttl = 1\nttl = 2", &["3:1 : the same key twice"]),
+        ("a = ", &["1:1 a: unknown key", "1:5 a: not valid TOML: a value is missing"]),
+        ("[server]\nttl = 1\nttl = 2", &["3:1 server.ttl: the same key twice"]),
         // Listeners and upstreams.
         (
             "[server]\nlisten = [\"0.0.0.0:53\", \"127.0.0.1:0\", \"127.0.0.1\", \"127.0.0.1:53\", \"localhost:53\"]",
@@ -325,7 +325,7 @@ fn bad_files() {
             &format!("{name}[names.\"A.example.\"]\ncheck = \"none\"\n{candidates}"),
             &["4:8 names.\"A.example.\": the name a.example is already configured at"],
         ),
-        (&format!("{name}{name}"), &["4:8 : the same key twice; it is already there at"]),
+        (&format!("{name}{name}"), &["4:8 names.\"a.example\": the same key twice; it is already there at"]),
         (&format!("{A}check = \"none\""), &["1:8 names.\"a.example\": candidates are missing"]),
         (
             &format!("{A}check = \"none\"\ncandidates = []"),
@@ -516,6 +516,79 @@ fn bad_files() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn what_is_no_toml_hides_nothing_that_can_be_told() {
+    // Values that are none leave the rest of the file as it is.
+    let all = "[server]\nttl = -1\nfoo = bar\n[names.\"a\"]\ncheck=none\nintervall=\"1s\"\ncandidates=[10.0.0.1, 9]\n\
+        idle_after = 10s\ndrain_record = tcp.example\n[upstream]\nservers=[10.0.0.1:53]\norder = True\n";
+    assert_eq!(
+        bad(all),
+        [
+            "2:7 server.ttl: found the integer -1; allowed: a whole number from 0 to 86400",
+            "3:1 server.foo: unknown key; known here: listen, state, user, ttl, tcp_connections, tcp_idle, max_forwards, \
+             history, log",
+            "3:7 server.foo: not valid TOML: a text stands in quotes, and so do addresses and durations",
+            "5:7 names.a.check: not valid TOML: a text stands in quotes: write \"none\"",
+            "6:1 names.a.intervall: unknown key; did you mean interval?",
+            "7:17 names.a.candidates[1]: not valid TOML: a text stands in quotes: write \"10.0.0.1\"",
+            "7:23 names.a.candidates[2]: found the integer 9; allowed: a host name or the address of one host",
+            "8:14 names.a.idle_after: not valid TOML: a text stands in quotes: write \"10s\"",
+            "9:16 names.a.drain_record: not valid TOML: a text stands in quotes, and so do addresses and durations",
+            "11:14 upstream.servers[1]: not valid TOML: a text stands in quotes: write \"10.0.0.1:53\"",
+            "12:9 upstream.order: not valid TOML: write true, in lower case",
+        ]
+    );
+    // Nothing of a secret is told.
+    let login = "[names.a]\ncandidates = [\"10.0.0.1\"]\ncheck = { type = \"redis\", password = s3cret }\n";
+    let report = Folder::new(login).load().unwrap_err().to_string();
+    assert!(report.contains("names.a.check.password: not valid TOML") && !report.contains("s3cret"), "{report}");
+    // Behind what breaks the structure are echoes; before it things are as they are, but for what may be missing.
+    let broken = "[server]\nttl = -1\n[names.b]\ncheck = none\n[names.a]\ncheck = \"x\"\n[[names.a.candidates]\n\
+        host = \"h\"\n[defaults]\nttl = -1\n";
+    let problems = bad(broken);
+    assert_eq!(problems.len(), 4, "{problems:#?}");
+    for (problem, wanted) in problems.iter().zip([
+        "2:7 server.ttl: found the integer -1",
+        "4:9 names.b.check: not valid TOML: a text",
+        "6:9 names.a.check: found \"x\"",
+        "7:22 : not valid TOML: unclosed",
+    ]) {
+        assert!(problem.starts_with(wanted), "{wanted}\n{problems:#?}");
+    }
+    let unclosed = "[names.a]\ncandidates = [\"a\"\ncheck = \"none\"\n[names.b]\ncheck=1\n[defaults]\nttl=-1\n";
+    assert_eq!(bad(unclosed), ["3:1 : not valid TOML: missing comma between array elements, expected `,`"]);
+}
+
+#[test]
+fn names_without_quotes_are_told_to_have_some() {
+    let text = "[names.api.example.com]\ncheck = \"none\"\ncandidates = [\"10.0.0.1\"]\n\
+        [names.api.example.com.check]\ntype = \"none\"\n[names.www.example]\n[names.www.example.org]\n";
+    let write = |place: &str, name: &str| {
+        let label = name.split('.').next().unwrap();
+        format!("{place} names.{label}: write [names.\"{name}\"]: without quotes each dot begins a table in a table")
+    };
+    let text = text.replace("check = \"none\"\n", "");
+    assert_eq!(bad(&text), [write("1:20", "api.example.com"), write("6:20", "www.example.org")]);
+    // A table in the place of something else is none of these.
+    let text = format!("{A}check = \"none\"\ncandidates = [\"10.0.0.1\"]\nheaders = {{ a = 1 }}\n");
+    assert!(bad(&text)[0].starts_with("4:1 names.\"a.example\".headers: unknown key"));
+}
+
+#[test]
+fn what_is_never_used_or_reached_draws_a_warning() {
+    let warnings = |lines: &str| {
+        let config = good(&format!("{A}check = \"none\"\n{lines}\n"));
+        config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect::<Vec<_>>()
+    };
+    let listed = "candidates = [\"10.0.0.1\"]\nfallback = [\"10.0.0.2\"]";
+    let unused = "names.\"a.example\".fallback: it is never used: that takes when_all_down = \"fallback\"";
+    assert_eq!(warnings(listed), [unused]);
+    assert!(warnings(&format!("{listed}\nwhen_all_down = \"fallback\"")).is_empty());
+    let local = "names.\"a.example\".candidates[2]: a link-local address says not on which link it is: no check can \
+        reach it";
+    assert_eq!(warnings("candidates = [\"2001:db8::1\", \"fe80::1\"]"), [local]);
 }
 
 #[test]

@@ -9,12 +9,26 @@ use std::sync::Arc;
 
 use super::events::{milliseconds, place};
 use super::few::Few;
+use super::overrides::own_reason;
 use super::rank::{Input, Ranking, Sharer, Standing, rank};
 use super::selection::margin;
 use super::{AllDown, DualStack, Family, Policy, Select, State, Time};
 
 /// Addresses that the all-down rule gives at most.
 const ALL_DOWN_ADDRESSES: usize = 16;
+
+/// How the reason of an answer without any known address begins.
+pub(super) const NO_ADDRESS: &str = "no address is known";
+/// How the reason ends where the all-down rule forwards, answers SERVFAIL, or gives the fallback list. What an answer
+/// without addresses is can be told by these alone.
+pub(super) const RULE_FORWARD: &str = "the query is forwarded";
+pub(super) const RULE_SERVFAIL: &str = "SERVFAIL";
+pub(super) const RULE_FALLBACK: &str = "the fallback list is given";
+
+/// Why no address of a name is known, by the reason of its answer: what became of the search for its candidates.
+pub fn why_unknown(reason: &str) -> Option<&str> {
+    own_reason(reason).strip_prefix(NO_ADDRESS)?.strip_prefix(": ")
+}
 
 /// What became of a name: both families of one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,6 +175,8 @@ pub(super) struct View<'a> {
     pub(super) pin: Option<([Vec<IpAddr>; 2], String)>,
     /// What is held through a local fault.
     pub(super) held: [Option<&'a Plan>; 2],
+    /// Why the last search for candidates found none.
+    pub(super) in_vain: Option<&'a str>,
 }
 
 /// What is answered, and the order behind it.
@@ -200,7 +216,11 @@ fn fit_standings(ranking: &mut Ranking, inputs: &[Input<'_>], plan: &Plan, basis
     for place in &mut ranking.places {
         let is_given = given.contains(&inputs[place.input].address);
         if place.standing == Standing::Chosen && !is_given {
-            place.standing = Standing::NotGiven;
+            place.standing = match basis {
+                Basis::Pinned => Standing::OtherPinned,
+                Basis::Held => Standing::OtherHeld,
+                _ => Standing::OtherFamily,
+            };
         } else if is_given && matches!(basis, Basis::Pinned | Basis::Held) {
             place.standing = Standing::Chosen;
         }
@@ -259,25 +279,35 @@ impl View<'_> {
     }
 
     fn all_down(&self, family: Family, ranking: &Ranking) -> Plan {
-        let undrained_left = self.inputs.iter().flatten().any(|input| input.drained.is_none());
-        let allowed = |input: &Input<'_>| !undrained_left || input.drained.is_none();
-        let everything = || Plan::one(self.known(family, ranking, ALL_DOWN_ADDRESSES, allowed), true);
-        let of_lists = |lists: [Vec<IpAddr>; 2]| {
-            let [v4, v6] = &lists;
-            let empty = v4.is_empty() && v6.is_empty();
-            if empty { everything() } else { Plan::one(lists[family.index()].clone(), true) }
-        };
         match self.policy.when_all_down {
-            AllDown::All => everything(),
             AllDown::Forward => Plan::Forward,
             AllDown::Servfail => Plan::AllDown,
-            AllDown::Fallback => of_lists(self.fallback.clone()),
-            AllDown::LastGood => of_lists(Family::BOTH.map(|family| {
-                let inputs = &self.inputs[family.index()];
-                let is_left = |address: &IpAddr| inputs.iter().any(|input| input.address == *address && allowed(input));
-                self.last_good[family.index()].iter().copied().filter(is_left).collect()
-            })),
+            AllDown::All | AllDown::Fallback | AllDown::LastGood => match self.list_of_rule() {
+                Some(lists) => Plan::one(lists[family.index()].clone(), true),
+                None => Plan::one(self.known(family, ranking, ALL_DOWN_ADDRESSES, |i| self.may_be_last(i)), true),
+            },
         }
+    }
+
+    /// Drained addresses are left out of the all-down rule as long as anything else is left.
+    fn may_be_last(&self, input: &Input<'_>) -> bool {
+        input.drained.is_none() || self.inputs.iter().flatten().all(|input| input.drained.is_some())
+    }
+
+    /// The addresses that the all-down rule names, by family; `None` where it names none: then all that are known are
+    /// given.
+    fn list_of_rule(&self) -> Option<[Vec<IpAddr>; 2]> {
+        let lists = match self.policy.when_all_down {
+            AllDown::Fallback => self.fallback.clone(),
+            AllDown::LastGood => Family::BOTH.map(|family| {
+                let inputs = &self.inputs[family.index()];
+                let is_left =
+                    |address: &IpAddr| inputs.iter().any(|input| input.address == *address && self.may_be_last(input));
+                self.last_good[family.index()].iter().copied().filter(is_left).collect()
+            }),
+            AllDown::All | AllDown::Forward | AllDown::Servfail => return None,
+        };
+        lists.iter().any(|list| !list.is_empty()).then_some(lists)
     }
 
     /// The first distinct addresses of a ranking that pass.
@@ -331,12 +361,17 @@ impl View<'_> {
             Basis::Held => "held: the fault is taken to be this host's own network".to_owned(),
             Basis::NotKnownYet => "nothing is known to be up yet: the stored order".to_owned(),
             Basis::AllDown => {
-                let rule = match self.policy.when_all_down {
-                    AllDown::All => "all known addresses are given, the best known first",
-                    AllDown::LastGood => "what was last answered is given",
-                    AllDown::Forward => "the query is forwarded",
-                    AllDown::Servfail => "SERVFAIL",
-                    AllDown::Fallback => "the fallback list is given",
+                let lists = self.list_of_rule();
+                let rule = match (self.policy.when_all_down, &lists) {
+                    (AllDown::All, _) => "all known addresses are given, the best known first",
+                    (AllDown::LastGood, Some(_)) => "what was last answered is given",
+                    (AllDown::LastGood, None) => {
+                        "nothing that was answered before is left: all known addresses are given"
+                    }
+                    (AllDown::Forward, _) => RULE_FORWARD,
+                    (AllDown::Servfail, _) => RULE_SERVFAIL,
+                    (AllDown::Fallback, Some(_)) => RULE_FALLBACK,
+                    (AllDown::Fallback, None) => "the fallback list has no address: all known addresses are given",
                 };
                 format!("every known address is down or drained: {rule}")
             }
@@ -344,7 +379,10 @@ impl View<'_> {
                 "the other family is faster".to_owned()
             }
             Basis::Empty => "nothing of this family is fit, the other family is answered".to_owned(),
-            Basis::NoAddress if answered.plan == Plan::NotReady => "no address is known yet".to_owned(),
+            Basis::NoAddress if answered.plan == Plan::NotReady => match self.in_vain {
+                Some(why) => format!("{NO_ADDRESS}: {why}"),
+                None => format!("{NO_ADDRESS} yet"),
+            },
             Basis::NoAddress => "the candidates have no address of this family".to_owned(),
             Basis::Panic => "too few addresses are fit (panic_below): health is ignored".to_owned(),
             Basis::Ranked => match before {

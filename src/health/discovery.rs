@@ -72,6 +72,8 @@ struct Entry {
     search: Search,
     found: Vec<(Found, u8)>,
     failing: Option<Time>,
+    /// Why the last attempt failed.
+    why: Option<Arc<str>>,
     told: Option<String>,
     finished: bool,
     turn: u64,
@@ -91,7 +93,9 @@ impl Discoveries {
             self.queue.set(at, now);
             self.entries.push(match same {
                 Some(entry) => Entry { search, ..entry },
-                None => Entry { search, found: Vec::new(), failing: None, told: None, finished: false, turn: 0 },
+                None => {
+                    Entry { search, found: Vec::new(), failing: None, why: None, told: None, finished: false, turn: 0 }
+                }
             });
         }
     }
@@ -132,6 +136,17 @@ impl Discoveries {
         Some(&self.entries.get(*self.index.get(name)?)?.search.source)
     }
 
+    /// Why the last attempt for a name failed, if it did.
+    pub fn failure(&self, name: &str) -> Option<Arc<str>> {
+        self.entries.get(*self.index.get(name)?)?.why.clone()
+    }
+
+    /// All names whose last attempt failed, and why.
+    pub fn failures(&self) -> HashMap<Arc<str>, Arc<str>> {
+        let failed = |entry: &Entry| Some((Arc::clone(&entry.search.name), entry.why.clone()?));
+        self.entries.iter().filter_map(failed).collect()
+    }
+
     /// Names of which no attempt has ended yet and nothing is known.
     pub fn unfinished(&self) -> BTreeSet<Arc<str>> {
         let open = self.entries.iter().filter(|entry| !entry.finished && entry.found.is_empty());
@@ -169,7 +184,7 @@ impl Discoveries {
 impl Entry {
     /// Takes an answer over; how long until the next attempt.
     fn answered(&mut self, answer: Answer) -> Duration {
-        self.failing = None;
+        (self.failing, self.why) = (None, None);
         let mut fresh: Vec<Found> = Vec::new();
         for found in answer.found {
             if fresh.len() < MAX_FOUND && !fresh.iter().any(|other| other.host == found.host) {
@@ -196,6 +211,7 @@ impl Entry {
     /// Keeps what was found, for a while.
     fn failed(&mut self, why: String, now: Time) -> Option<Event> {
         let since = *self.failing.get_or_insert(now);
+        self.why = Some(format!("{}: {why}", self.search.source).into());
         if !self.search.at_once && now.since(since) >= self.search.hold {
             self.found.clear();
         }

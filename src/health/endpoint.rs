@@ -13,7 +13,7 @@ use super::conflict::Claim;
 use super::few::Few;
 use super::machine::{Health, Transition, WINDOW, observe};
 use super::overrides::Effect;
-use super::rank::{Input, Standing};
+use super::rank::{Input, Standing, counts_as_up, is_withheld};
 use super::schedule::TargetId;
 use super::{
     CandidateSpec, CheckResult, EndpointRecord, LatencyOf, NameSpec, Outcome, Pace, Policy, Recorded, State, Text, Time,
@@ -337,6 +337,13 @@ impl Endpoint {
             passed: self.last_outcome == Some(Outcome::Ok),
             heard: self.health.state != State::Unknown,
         }
+    }
+
+    /// Whether it may be answered, the limits of its name aside.
+    pub(super) fn is_fit(&self) -> bool {
+        let Effect { drained, forced } = self.effect();
+        let withheld = is_withheld(drained.as_deref(), self.reported_priority().unwrap_or(Some(0)));
+        counts_as_up(self.health.state, *forced) && !withheld
     }
 
     /// The interval at which its own state wants it polled.

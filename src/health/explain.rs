@@ -5,13 +5,14 @@
 //! records are not of the configuration that they are read with.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::decide::{Plan, View, decide};
+use super::decide::{NO_ADDRESS, Plan, RULE_FALLBACK, RULE_FORWARD, RULE_SERVFAIL, View, decide};
 use super::endpoint::input_of_record;
 use super::hash::hash;
-use super::overrides::Overrides;
+use super::overrides::{Overrides, own_reason};
 use super::rank::{Input, Place, Sharer, Standing};
-use super::{AllDown, AnswerRecord, EndpointRecord, Family, Host, NameSpec};
+use super::{AnswerRecord, EndpointRecord, Family, Host, NameSpec, State};
 
 /// What is remembered of a name.
 #[derive(Clone, Copy)]
@@ -35,13 +36,15 @@ pub struct Remembered<'a> {
 pub struct Rebuilt<'a> {
     /// Which.
     pub family: Family,
-    /// What is to be sent.
+    /// What is sent, by the record: the daemon's own word.
+    pub recorded: Option<Plan>,
+    /// What would be sent.
     pub plan: Plan,
-    /// How that comes about, in the word of the state file.
+    /// How that would come about, in the word of the state file.
     pub basis: &'static str,
-    /// Every known address, best first, with its part in it.
+    /// Every known address, best first, with its part in what would be sent.
     pub places: Vec<(&'a EndpointRecord, Standing)>,
-    /// In what it differs from the record, if in anything.
+    /// In what that differs from the record, if in anything.
     pub differs: Option<String>,
 }
 
@@ -62,9 +65,10 @@ pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
         incumbent: answers.map(|answer| answer.map_or(none, |answer| &answer.addresses)),
         last_good: answers.map(|answer| answer.map_or(none, |answer| &answer.last_good)),
         looked_up: [remembered.looked_up; 2],
-        fallback: Family::BOTH.map(|family| fallback(spec, family)),
+        fallback: Family::BOTH.map(|family| fallback(spec, family, answers[family.index()])),
         pin: remembered.overrides.pinned(&spec.name, &both, spec.policy.answers),
         held: held.each_ref().map(Option::as_ref),
+        in_vain: None,
         inputs,
     };
     let mut decided = decide(&view).into_iter();
@@ -78,8 +82,18 @@ pub fn rebuild<'a>(remembered: &Remembered<'a>) -> [Rebuilt<'a>; 2] {
             record => (record, place.standing),
         };
         let places: Vec<_> = places.into_iter().map(part).collect();
-        let mut rebuilt = Rebuilt { family, plan, basis: basis.as_str(), places, differs: None };
-        rebuilt.differs = answers[family.index()].and_then(|answer| difference(&rebuilt, answer, spec));
+        let answer = answers[family.index()];
+        let recorded = answer.map(|answer| match (recorded_plan(answer, records), &plan) {
+            // A bypass stands in the place of how it came about.
+            (recorded, plan) if answer.basis == "bypass" && recorded.gives_what(plan) => plan.clone(),
+            // What makes a turn is not recorded.
+            (recorded @ Plan::Addresses { stale, .. }, Plan::Addresses { turns, .. }) if recorded.gives_what(&plan) => {
+                Plan::Addresses { turns: turns.clone(), stale }
+            }
+            (recorded, _) => recorded,
+        });
+        let mut rebuilt = Rebuilt { family, recorded, plan, basis: basis.as_str(), places, differs: None };
+        rebuilt.differs = answer.and_then(|answer| difference(&rebuilt, answer));
         rebuilt
     })
 }
@@ -111,8 +125,13 @@ fn left_out(record: &EndpointRecord, spec: &NameSpec) -> bool {
     exclusive && record.words() == Standing::RoleConflict.words(record.since, None)
 }
 
-/// The addresses of the fallback list. The state file does not know those of its names.
-fn fallback(spec: &NameSpec, family: Family) -> Vec<IpAddr> {
+/// The addresses of the fallback list. The state file does not know those of its names, but what was answered of it.
+fn fallback(spec: &NameSpec, family: Family, answer: Option<&AnswerRecord>) -> Vec<IpAddr> {
+    let has_names = spec.fallback.iter().any(|host| matches!(host, Host::Name(_)));
+    let is_of_it = |answer: &&AnswerRecord| answer.reason.ends_with(RULE_FALLBACK) || answer.basis == "held";
+    if let Some(answer) = answer.filter(is_of_it).filter(|_| has_names) {
+        return answer.addresses.to_vec();
+    }
     let addresses = spec.fallback.iter().filter_map(|host| match host {
         Host::Address(address) => Some(*address),
         Host::Name(_) => None,
@@ -120,14 +139,29 @@ fn fallback(spec: &NameSpec, family: Family) -> Vec<IpAddr> {
     addresses.filter(|address| Family::of(*address) == family).collect()
 }
 
-fn difference(rebuilt: &Rebuilt<'_>, answer: &AnswerRecord, spec: &NameSpec) -> Option<String> {
-    let has_names = spec.fallback.iter().any(|host| matches!(host, Host::Name(_)));
-    if rebuilt.basis == "all-down" && spec.policy.when_all_down == AllDown::Fallback && has_names {
-        return None;
+/// What is sent by a record: its addresses, or what its reason says of an answer without any. Those of turns stand in
+/// one.
+fn recorded_plan(answer: &AnswerRecord, records: &[&EndpointRecord]) -> Plan {
+    let reason = own_reason(&answer.reason);
+    if !answer.addresses.is_empty() {
+        let by_rule = ["all-down", "held", "not-known-yet"].contains(&&*answer.basis);
+        let is_unknown = |record: &&&EndpointRecord| record.state == State::Unknown && !record.forced;
+        let mut unknown = records.iter().filter(is_unknown);
+        let has_unknown = unknown.any(|record| answer.addresses.contains(&record.address));
+        let stale = by_rule || (answer.basis != "pinned" && has_unknown);
+        return Plan::one(Arc::clone(&answer.addresses), stale);
     }
-    let addresses = rebuilt.plan.addresses();
-    if *addresses != *answer.addresses {
-        return Some(format!("{} would be answered, {} is recorded", list(&addresses), list(&answer.addresses)));
+    match () {
+        () if reason.starts_with(NO_ADDRESS) => Plan::NotReady,
+        () if reason.ends_with(RULE_SERVFAIL) => Plan::AllDown,
+        () if reason.ends_with(RULE_FORWARD) => Plan::Forward,
+        () => Plan::Empty,
+    }
+}
+
+fn difference(rebuilt: &Rebuilt<'_>, answer: &AnswerRecord) -> Option<String> {
+    if let Some(recorded) = rebuilt.recorded.as_ref().filter(|recorded| !recorded.gives_what(&rebuilt.plan)) {
+        return Some(format!("{} would be answered, {} is recorded", words(&rebuilt.plan), words(recorded)));
     }
     if rebuilt.basis != answer.basis && answer.basis != "bypass" {
         return Some(format!("the same is answered, but as '{}', while '{}' is recorded", rebuilt.basis, answer.basis));
@@ -141,20 +175,26 @@ fn difference(rebuilt: &Rebuilt<'_>, answer: &AnswerRecord, spec: &NameSpec) -> 
     })
 }
 
-fn list(addresses: &[IpAddr]) -> String {
-    match addresses {
-        [] => "nothing".to_owned(),
-        addresses => addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
+/// A plan in few words.
+fn words(plan: &Plan) -> String {
+    match plan {
+        Plan::Addresses { .. } => list(&plan.addresses()),
+        Plan::Empty => "nothing".to_owned(),
+        Plan::AllDown => "SERVFAIL".to_owned(),
+        Plan::NotReady => "SERVFAIL (no address known)".to_owned(),
+        Plan::Forward => "what the upstream says".to_owned(),
     }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::health::world::{World, found, ok, refused, spec};
-    use crate::health::{Override, OverrideKind, Select, Time};
+    use crate::health::{AllDown, Override, OverrideKind, Select, Time};
     use std::time::Duration;
 
     /// Runs a world and compares what it decided with what its records say.
@@ -171,6 +211,7 @@ mod tests {
         let mut world = World::new(vec![api.clone()], Box::new(script));
         world.zone.insert("a.example".into(), found(&["10.0.0.1", "10.0.0.2", "2001:db8::1"]));
         world.zone.insert("b.example".into(), found(&["10.0.0.4", "2001:db8::4"]));
+        world.zone.insert("fallback.example".into(), found(&["10.0.0.9", "10.0.0.8"]));
         world.roster.set_overrides(orders.to_vec(), world.now);
         for _ in 0..seconds {
             world.run(Duration::from_secs(1));
@@ -187,6 +228,7 @@ mod tests {
             });
             for family in rebuilt {
                 assert_eq!(family.differs, None, "{:?} {orders:?} {records:#?}", api.policy);
+                assert_eq!(family.recorded.as_ref(), Some(world.plan(0, family.family)), "{:?} {orders:?}", api.policy);
                 for (record, standing) in family.places {
                     assert_eq!(
                         standing.words(record.since, record.drained.as_deref()),
@@ -234,6 +276,20 @@ mod tests {
     }
 
     #[test]
+    fn every_all_down_rule_is_decided_again() {
+        for when_all_down in [AllDown::All, AllDown::LastGood, AllDown::Forward, AllDown::Servfail, AllDown::Fallback] {
+            for fallback in [&["192.0.2.1", "fallback.example"][..], &["fallback.example"], &["missing.example"]] {
+                for candidates in [&["b.example"][..], &["10.0.0.4"], &["missing.example"]] {
+                    let mut api = spec("api.example", candidates);
+                    Arc::make_mut(&mut api.policy).when_all_down = when_all_down;
+                    api.fallback = spec("fallback", fallback).candidates.into_iter().map(|c| c.host).collect();
+                    agrees(&api, &[], 10);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn another_configuration_is_told_from_that_of_the_records() {
         let api = spec("api.example", &["10.0.0.1", "10.0.0.2"]);
         let mut world = World::new(vec![api.clone()], Box::new(|_, _, _| ok(5.0)));
@@ -241,7 +297,7 @@ mod tests {
         let records = world.roster.take_records(usize::MAX);
         let rebuilt = |spec: &NameSpec| {
             let overrides = Overrides::default();
-            let [v4, _] = rebuild(&Remembered {
+            let families = rebuild(&Remembered {
                 spec,
                 endpoints: &records.endpoints,
                 answers: Family::BOTH.map(|family| records.answers.iter().find(|answer| answer.family == family)),
@@ -249,13 +305,20 @@ mod tests {
                 machine_id: b"machine",
                 looked_up: true,
             });
-            v4.differs
+            // Whatever would be, the record says what is.
+            let given = families.each_ref().map(|family| family.recorded.as_ref().map(words).unwrap_or_default());
+            assert_eq!(given, ["10.0.0.1", "nothing"]);
+            families.map(|family| family.differs.unwrap_or_default())
         };
-        assert_eq!(rebuilt(&api), None);
-        let fewer = spec("api.example", &["10.0.0.2"]);
-        assert_eq!(rebuilt(&fewer).as_deref(), Some("10.0.0.2 would be answered, 10.0.0.1 is recorded"));
+        assert_eq!(rebuilt(&api), ["", ""]);
+        let differs = |would: &str| [format!("{would} would be answered, 10.0.0.1 is recorded"), String::new()];
+        assert_eq!(rebuilt(&spec("api.example", &["10.0.0.2"])), differs("10.0.0.2"));
         let mut tiered = api.clone();
         tiered.candidates[0].priority = 2;
-        assert_eq!(rebuilt(&tiered).as_deref(), Some("10.0.0.2 would be answered, 10.0.0.1 is recorded"));
+        assert_eq!(rebuilt(&tiered), differs("10.0.0.2"));
+        // The same basis of both, and not the same answer.
+        let [v4, v6] = rebuilt(&spec("api.example", &["other.example"]));
+        assert_eq!(v4, "SERVFAIL (no address known) would be answered, 10.0.0.1 is recorded");
+        assert_eq!(v6, "SERVFAIL (no address known) would be answered, nothing is recorded");
     }
 }

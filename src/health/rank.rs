@@ -79,8 +79,12 @@ pub struct Place {
 pub enum Standing {
     /// In the answer.
     Chosen,
-    /// First by rank, but the answer is decided otherwise: by a pin, a hold or the other family.
-    NotGiven,
+    /// First by rank, but a pin gives another.
+    OtherPinned,
+    /// First by rank, but the answer from before a fault of this host's own network is held.
+    OtherHeld,
+    /// First by rank, but the other family is answered alone.
+    OtherFamily,
     /// In reserve: slower than what is answered, or behind the first `answers`.
     Slower,
     /// In reserve: faster, but not by more than the hysteresis.
@@ -116,7 +120,9 @@ impl Standing {
     pub fn words(self, since: Time, drained: Option<&str>) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Standing::Chosen => "chosen",
-            Standing::NotGiven => "first by rank, but a pin, a hold or the other family decides",
+            Standing::OtherPinned => "first by rank, but the answer is pinned",
+            Standing::OtherHeld => "first by rank, but the answer is held",
+            Standing::OtherFamily => "first by rank, but the other family is faster",
             Standing::Slower => "reserve: slower than what is answered",
             Standing::WithinMargin => "reserve: faster, but not by more than the hysteresis",
             Standing::OutsideGroup => "reserve: not within reach of the best",
@@ -168,11 +174,21 @@ fn available(input: &Input<'_>) -> bool {
 
 /// Neither drained nor reported as not to be used: what even panic does not override.
 fn usable(input: &Input<'_>) -> bool {
-    input.drained.is_none() && input.priority.is_some()
+    !is_withheld(input.drained, input.priority)
 }
 
 fn is_up(input: &Input<'_>) -> bool {
-    input.state == State::Up || input.forced
+    counts_as_up(input.state, input.forced)
+}
+
+/// Up, or held up by an override.
+pub(super) fn counts_as_up(state: State, forced: bool) -> bool {
+    state == State::Up || forced
+}
+
+/// Taken out on purpose: drained, or reported by its check as not to be used.
+pub(super) fn is_withheld(drained: Option<&str>, priority: Option<u32>) -> bool {
+    drained.is_some() || priority.is_none()
 }
 
 /// The fit ones, or with too few of them everything usable (`true`).

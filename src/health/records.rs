@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::rank::Standing;
+use super::rank::{Standing, counts_as_up, is_withheld};
 use super::{Family, Host, Outcome, State, Text, Time};
 
 /// One endpoint (candidate × address of one name) as the state file keeps it: written as it changes,
@@ -86,6 +86,16 @@ pub enum Recorded {
 }
 
 impl EndpointRecord {
+    /// Whether it may be answered, the limits of its name aside: up or held up, and not [withheld](Self::is_withheld).
+    pub fn is_fit(&self) -> bool {
+        counts_as_up(self.state, self.forced) && !self.is_withheld()
+    }
+
+    /// Whether it is taken out on purpose: drained, or reported by its check as not to be used.
+    pub fn is_withheld(&self) -> bool {
+        is_withheld(self.drained.as_deref(), self.reported_priority.unwrap_or(Some(0)))
+    }
+
     /// Its standing in words (`chosen`, `reserve`, `down since …`).
     pub fn words(&self) -> Cow<'_, str> {
         match &self.standing {

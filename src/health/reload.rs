@@ -131,16 +131,36 @@ impl Roster {
         self.watch_staleness(index, now);
     }
 
-    /// These names have no candidates yet because they are still being looked for.
-    pub fn set_discovering(&mut self, names: BTreeSet<Arc<str>>) {
+    /// These names have no candidates yet because they are still being looked for. Of others the last search failed.
+    pub fn set_discovering(&mut self, names: BTreeSet<Arc<str>>, mut failed: HashMap<Arc<str>, Arc<str>>) {
         self.discovering = names;
+        let before: Vec<Arc<str>> = self.in_vain.keys().cloned().collect();
+        for name in before.iter().filter(|name| !failed.contains_key(*name)) {
+            self.discovered(name, None);
+        }
+        for (name, why) in failed.drain() {
+            self.discovered(&name, Some(why));
+        }
     }
 
-    /// The candidates of a name are as known as they will be for now.
-    pub fn discovered(&mut self, name: &str) {
-        if self.discovering.remove(name)
-            && let Some(&index) = self.index.get(name)
-        {
+    /// The candidates of a name are as known as they will be for now; with why the search for them failed, if it did.
+    pub fn discovered(&mut self, name: &Arc<str>, failed: Option<Arc<str>>) {
+        let Some(&index) = self.index.get(name) else {
+            self.in_vain.remove(name);
+            return;
+        };
+        if self.discovering.remove(name) {
+            self.dirty.insert(index);
+        }
+        if self.in_vain.get(name) == failed.as_ref() {
+            return;
+        }
+        match failed {
+            Some(why) => self.in_vain.insert(Arc::clone(name), why),
+            None => self.in_vain.remove(name),
+        };
+        for family in self.names[index].families.iter_mut().filter(|family| family.basis == Basis::NoAddress) {
+            family.reason_is_old = true;
             self.dirty.insert(index);
         }
     }

@@ -71,6 +71,8 @@ pub struct Roster {
     pub(super) common: Common<Arc<str>>,
     /// Names whose candidates have not been found yet, and may be any moment.
     pub(super) discovering: BTreeSet<Arc<str>>,
+    /// Names whose last search for candidates failed, and why.
+    pub(super) in_vain: HashMap<Arc<str>, Arc<str>>,
 }
 
 /// A configured name.
@@ -105,6 +107,8 @@ pub(super) struct FamilyState {
     pub(super) held: Option<Box<Plan>>,
     /// Decided at least once, in this process or the last.
     pub(super) decided: bool,
+    /// Why no address is known has changed: to be told again, though the answer stays.
+    pub(super) reason_is_old: bool,
     pub(super) unwritten: bool,
     /// Of those who claim to be the one master or primary.
     pub(super) conflict: Conflict,
@@ -353,9 +357,7 @@ impl Roster {
             ..Summary::default()
         };
         for name in &self.names {
-            let fit = |endpoint: &Endpoint| endpoint.effect().forced || endpoint.health.state == State::Up;
-            let any = name.endpoints.iter().any(|endpoint| fit(endpoint) && endpoint.effect().drained.is_none());
-            summary.names_without_fit += usize::from(!any);
+            summary.names_without_fit += usize::from(!name.endpoints.iter().any(Endpoint::is_fit));
             for endpoint in &name.endpoints {
                 match endpoint.health.state {
                     State::Up => summary.up += 1,

@@ -36,7 +36,8 @@ impl Roster {
         }
         let reasons = Family::BOTH.map(|family| {
             let (state, new) = (&name.families[family.index()], &answered[family.index()]);
-            let changed = !state.decided || !state.plan.gives_what(&new.plan) || state.basis != new.basis;
+            let same = state.decided && !state.reason_is_old && state.basis == new.basis;
+            let changed = !same || !state.plan.gives_what(&new.plan);
             let error = |address| {
                 let endpoint = name.endpoints.iter().find(|endpoint| endpoint.address == address)?;
                 endpoint.last_error().map(str::to_owned)
@@ -200,6 +201,7 @@ impl Roster {
             fallback: Family::BOTH.map(|family| self.fallback(name, family)),
             pin: self.pin(name),
             held: [v4.held.as_deref(), v6.held.as_deref()],
+            in_vain: self.in_vain.get(&spec.name).map(|why| &**why),
         }
     }
 
@@ -298,12 +300,14 @@ impl Roster {
         let old = std::mem::replace(&mut state.addresses, addresses);
         let Some(reason) = reason else { return differs };
         let first = !std::mem::replace(&mut state.decided, true);
+        state.reason_is_old = false;
         state.basis = answered.basis;
         state.unwritten = true;
         self.unwritten.insert(index);
         let quiet = first && state.addresses.is_empty();
         let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
-        if is_new {
+        // What it answers may be what it began with: then it has done so since it was first decided.
+        if is_new || state.since == Time::default() {
             state.since = now;
         }
         state.reason = self.common.share(&reason);

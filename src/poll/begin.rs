@@ -103,7 +103,7 @@ impl Prepared {
         }
         let mut roster = Roster::new(machine_id);
         roster.configure(compiled.specs, now);
-        roster.set_discovering(searches.discoveries.unfinished());
+        roster.set_discovering(searches.discoveries.unfinished(), searches.discoveries.failures());
         Prepared { config, catalogue, roster, searches, problems: compiled.problems, now }
     }
 

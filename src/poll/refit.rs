@@ -132,7 +132,7 @@ impl Poller {
             self.prepare(name);
         } else {
             // A name without candidates is as known as it will be; one with some waits for their checks.
-            self.roster.discovered(name);
+            self.roster.discovered(name, searches.discoveries.failure(name));
         }
     }
 
@@ -165,7 +165,7 @@ impl Poller {
             log::warn!("{problem}");
         }
         self.roster.refit(spec, now);
-        self.roster.discovered(&name);
+        self.roster.discovered(&name, self.searches.discoveries.failure(&name));
         self.catalogue.retain(&self.roster.checks_in_use());
         self.ledger.configure(&self.roster);
         self.searches.changed = true;

@@ -67,7 +67,8 @@ impl Poller {
         self.catalogue = fresh.catalogue;
         self.roster.configure(fresh.compiled.specs, now);
         self.searches.configure(fresh.compiled.finders, now);
-        self.roster.set_discovering(self.searches.discoveries.unfinished());
+        let discoveries = &self.searches.discoveries;
+        self.roster.set_discovering(discoveries.unfinished(), discoveries.failures());
         self.catch_up(&fresh.known);
         if self.crew.configure(&self.config, fresh.follower) {
             warn!("no file lists an upstream server now: the last ones stay in use ({})", shown(self.crew.servers()));

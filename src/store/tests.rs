@@ -54,9 +54,9 @@ pub fn endpoint(name: &str, number: u32) -> EndpointRecord {
         counts: [100, 1, 2, 3, 4, 5, 6],
         keeps_place: false,
         over_limit: number == 2,
-        reported_priority: (number == 1).then_some(None),
-        drained: (number == 2).then(|| "until 2026-11-21T10:00:00Z by ops".to_owned()),
-        forced: number == 1,
+        reported_priority: (number == 3).then_some(None),
+        drained: (number == 3).then(|| "until 2026-11-21T10:00:00Z by ops".to_owned()),
+        forced: number == 3,
     }
 }
 

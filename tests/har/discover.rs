@@ -215,6 +215,30 @@ fn what_was_found_is_explained_replayed_and_shown() {
 }
 
 #[test]
+fn a_search_in_vain_is_explained_and_shown() {
+    let backends = Backend::group(&[("127.0.0.2", 1)]);
+    let upstream = Upstream::start();
+    upstream.addresses("one.example", &[ADDRESSES[0]]);
+    let service = "_http._tcp.example";
+    upstream.behave(service, Behaviour::Rcode(ResponseCode::ServFail));
+    let har = har().upstream(&[&upstream]).names(&found_names(service)).start();
+    let until = |what: &[&str], absent: &str| {
+        wait_for(what[1], || {
+            let status = har.run(&["status", "web.example"]).out;
+            let explained = har.run(&["explain", "web.example"]).out;
+            let all = status.contains(what[0]) && explained.contains(what[1]);
+            (all && !status.contains(absent) && !explained.contains(absent)).then_some(())
+        });
+    };
+    let why = "no address is known: SRV _http._tcp.example: ";
+    until(&["web.example  no address known: SRV _http._tcp.example: ", why], "known yet");
+    assert_eq!(har.query("web.example", "A").extended_error(), Some(14));
+    upstream.records(service, "SRV", vec![record(10, 1, backends[0].port(), "one.example.")]);
+    upstream.behave(service, Behaviour::Answer);
+    until(&["web.example A  127.0.0.2", "A: 127.0.0.2 is answered"], "SRV _http._tcp.example");
+}
+
+#[test]
 fn probing_looks_for_candidates_and_says_why_there_are_none() {
     let backends = Backend::group(&[("127.0.0.2", 1)]);
     let upstream = Upstream::start();

@@ -89,6 +89,32 @@ fn it_says_what_is_answered_and_why() {
 }
 
 #[test]
+fn a_fallback_list_with_names_and_a_file_that_is_not_loaded_do_not_change_what_is_answered() {
+    let backends = Backend::group(&[("127.0.0.2", 0)]);
+    let upstream = Upstream::start();
+    upstream.addresses("spare.example", &["192.0.2.9"]);
+    let entry = |port: u16, candidate: &str| {
+        format!(
+            "[names.\"api.example\"]\ncheck = \"tcp:{port}\"\ncandidates = [\"{candidate}\"]\ninterval = \"300ms\"\n\
+             when_all_down = \"fallback\"\nfallback = [\"192.0.2.8\", \"spare.example\"]\n"
+        )
+    };
+    // Nobody listens at the other address.
+    let port = backends[0].port();
+    let mut har = har().upstream(&[&upstream]).names(&entry(port, "127.0.0.3")).start();
+    har.until_sql("SELECT addresses FROM answer WHERE family = 'A'", |list| list == "192.0.2.8 192.0.2.9");
+    let text = har.run(&["explain", "api.example"]).ok();
+    let head = "\nA: 192.0.2.8, 192.0.2.9 are answered as a stale answer (EDE 3), for ";
+    assert!(text.contains(head) && !text.contains("By this configuration"), "{text}");
+    har.rewrite_names(&entry(port, "gone.example").replace("when_all_down = \"fallback\"\nfallback = ", "# "));
+    let text = har.run(&["explain", "api.example"]).ok();
+    assert!(text.contains(head), "what is recorded is answered, whatever the file says now:\n{text}");
+    let would = "SERVFAIL (no address known) would be answered, 192.0.2.8 192.0.2.9 is recorded";
+    assert!(text.contains(would), "{text}");
+    assert_eq!(har.query("api.example", "A").addresses().len(), 2);
+}
+
+#[test]
 fn without_any_state_it_says_what_is_missing() {
     let har = har().names("[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.1\"]").prepare();
     let ran = har.run(&["explain", "api.example"]);

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::bands::{Change, absences, bands};
-use super::data::{AddressView, AnswerView, Answered, Events, Level, NameView, Report};
+use super::data::{AddressView, AnswerView, Answered, Events, NameView, Report};
 use super::sampling::Series;
 use super::scale::Period;
+use crate::commands::fitness::{Fitness, Level};
 use crate::commands::status::{answer, daemon_line, endpoints, span, why_without, without_address};
 use crate::commands::subject;
 use crate::health::{AnswerRecord, EndpointRecord, Family, Host, Outcome, State, Time};
@@ -162,18 +163,16 @@ fn pick(
 
 /// How a name does, by the rule of `har status --check`.
 fn level(stored: &Stored, name: &str) -> (Level, String) {
-    let (mut all, mut up) = (0, 0);
-    for endpoint in endpoints(stored, name, None) {
-        all += 1;
-        up += usize::from(endpoint.state == State::Up);
-    }
-    match (up, all) {
-        (0, 0) => (Level::Bad, "no address known".to_owned()),
-        (0, _) => (Level::Bad, "nothing up".to_owned()),
-        (up, all) if up < all => (Level::Warn, format!("{up} of {all} up")),
-        (_, 1) => (Level::Good, "up".to_owned()),
-        (_, all) => (Level::Good, format!("all {all} up")),
-    }
+    let fitness = Fitness::of(stored, name);
+    let words = match (fitness.fit, fitness.all) {
+        (0, 0) => "no address known".to_owned(),
+        (0, _) if fitness.drained > 0 => format!("nothing up, {} drained", fitness.drained),
+        (0, _) => "nothing up".to_owned(),
+        (fit, all) if fit < all => fitness.words(),
+        (_, 1) => "up".to_owned(),
+        (_, all) => format!("all {all} up"),
+    };
+    (fitness.level(), words)
 }
 
 /// What became other than it was; the first answer after a start is no change.

@@ -3,6 +3,7 @@
 use super::bands::Band;
 use super::sampling::Series;
 use super::scale::Period;
+use crate::commands::fitness::Level;
 use crate::health::{State, Time};
 use crate::store::EventRow;
 
@@ -33,17 +34,6 @@ pub struct Report {
     pub names: Vec<NameView>,
     /// What of this host happened, which belongs to no name.
     pub events: Events,
-}
-
-/// How a name does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Nothing is up.
-    Bad,
-    /// Something is not up.
-    Warn,
-    /// Everything is up.
-    Good,
 }
 
 /// A name.

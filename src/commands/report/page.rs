@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::collect::subject;
-use super::data::{AddressView, Events, Level, NameView, Report};
+use super::data::{AddressView, Events, NameView, Report};
 use super::markup::Markup;
 use super::plot::{self, Canvas, LINES, colour, minute};
 use super::sampling::BUCKETS;
 use super::scale::milliseconds;
+use crate::commands::fitness::Level;
 use crate::commands::status::{age, span};
 use crate::health::{State, Time};
 

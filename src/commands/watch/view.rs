@@ -1,8 +1,11 @@
 //! The live table: a head, names in trouble first, every address with its last checks. Pure.
 
-use crate::commands::status::{age, answer, daemon_line, endpoints, why_without, without_address};
+use crate::commands::fitness::{Fitness, Level};
+use crate::commands::status::{
+    age, answer, daemon_line, endpoints, no_address, observed, why_without, without_address,
+};
 use crate::health::{EndpointRecord, Family, Host, Outcome, State, Time};
-use crate::store::{Life, Stored, time};
+use crate::store::{Life, NameRow, Stored, time};
 
 use super::paint::{Line, Style};
 use super::trail::{Rates, Trails};
@@ -82,33 +85,23 @@ impl View<'_> {
     /// How many names have nothing up, something that is not up, everything up.
     fn levels(&self) -> [usize; 3] {
         let mut levels = [0; 3];
-        self.stored.names.iter().for_each(|(row, _)| levels[self.level(&row.name)] += 1);
+        self.stored.names.iter().for_each(|(row, _)| levels[self.level(row) as usize] += 1);
         levels
     }
 
-    /// 0 = nothing up, 1 = something is not up, 2 = everything is up.
-    fn level(&self, name: &str) -> usize {
-        let (mut all, mut up) = (0, 0);
-        for endpoint in endpoints(self.stored, name, None) {
-            all += 1;
-            up += usize::from(endpoint.state == State::Up);
-        }
-        match up {
-            0 => 0,
-            up if up < all => 1,
-            _ => 2,
-        }
+    fn level(&self, row: &NameRow) -> Level {
+        Fitness::of(self.stored, &row.name).level()
     }
 
     /// The table itself, names in trouble first and otherwise in the order of the configuration.
     pub fn rows(&self) -> Vec<Line> {
-        let mut names: Vec<(usize, &str)> =
-            self.stored.names.iter().map(|(row, _)| (self.level(&row.name), &*row.name)).collect();
+        let mut names: Vec<(Level, &NameRow)> =
+            self.stored.names.iter().map(|(row, _)| (self.level(row), row)).collect();
         names.sort_by_key(|(level, _)| *level);
         let columns = self.measure();
         let mut rows = Vec::new();
-        for (level, name) in names {
-            self.name(&mut rows, level, name, &columns);
+        for (level, row) in names {
+            self.name(&mut rows, level, row, &columns);
         }
         rows
     }
@@ -125,9 +118,13 @@ impl View<'_> {
         Columns { address, host, trail }
     }
 
-    fn name(&self, rows: &mut Vec<Line>, level: usize, name: &str, columns: &Columns) {
-        let style = [Style::Bad, Style::Warn, Style::Bold][level];
-        let sign = ["✕ ", "! ", ""][level];
+    fn name(&self, rows: &mut Vec<Line>, level: Level, row: &NameRow, columns: &Columns) {
+        let name = &*row.name;
+        let (style, sign) = match level {
+            Level::Bad => (Style::Bad, "✕ "),
+            Level::Warn => (Style::Warn, "! "),
+            Level::Good => (Style::Bold, ""),
+        };
         let mut shown = false;
         for family in Family::BOTH {
             let ranked: Vec<&EndpointRecord> = endpoints(self.stored, name, Some(family)).collect();
@@ -138,6 +135,9 @@ impl View<'_> {
             shown = true;
             let mut line = Line::new(style, format!("{sign}{name}"));
             line.push(Style::Dim, format!(" {} ", family.record()));
+            if let Some(observed) = observed(row) {
+                line.push(Style::Warn, format!("{observed}; would be: "));
+            }
             match answer {
                 None => line.push(Style::Dim, "nothing yet"),
                 Some(answer) => {
@@ -154,7 +154,7 @@ impl View<'_> {
         }
         if !shown {
             let mut line = Line::new(style, format!("{sign}{name}"));
-            line.push(Style::Dim, "  no address known");
+            line.push(Style::Dim, format!("  {}", no_address(self.stored, row)));
             rows.push(line);
         }
         for candidate in without_address(self.stored, name) {
@@ -246,6 +246,23 @@ mod tests {
         assert!(rows[1].contains("down") && rows[1].ends_with("refused; chosen"), "{rows:#?}");
         assert!(rows[7].starts_with(" * 192.0.2.1 h1.example.com"), "{rows:#?}");
         assert!(rows[7].contains("up ") && rows[7].contains("9.2 ms") && rows[7].contains('█'), "{rows:#?}");
+    }
+
+    #[test]
+    fn drains_and_forced_addresses_count_and_what_is_observed_is_not_given() {
+        let (mut stored, trails, rates) = (stored(), Trails::default(), Rates::default());
+        stored.names[0].0.mode = "observe".into();
+        for endpoint in &mut stored.endpoints {
+            match &*endpoint.name {
+                "api.example.com" => endpoint.drained = Some("until undone".to_owned()),
+                _ => endpoint.forced = true,
+            }
+        }
+        let view = View { stored: &stored, trails: &trails, rates: &rates, now: time::now(), columns: 100 };
+        assert_eq!(texts(&view.head())[1], "3 names: 1 with nothing up, 0 partly up, 2 all up");
+        let rows = texts(&view.rows());
+        let head = "✕ api.example.com A observed, every query is forwarded; would be: → 192.0.2.1 192.0.2.2  ";
+        assert!(rows[0].starts_with(head), "{rows:#?}");
     }
 
     #[test]

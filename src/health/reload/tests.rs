@@ -1,5 +1,6 @@
 //! One name fitted to other candidates beside names that stay as they are.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,13 +63,44 @@ fn what_is_equal_stays_where_it_is_in_memory() {
 #[test]
 fn a_name_whose_candidates_are_being_found_waits() {
     let mut world = world(&[("a.example", &[])]);
-    world.roster.set_discovering(["a.example".into()].into());
+    world.roster.set_discovering(["a.example".into()].into(), HashMap::new());
     let now = world.now;
     world.roster.refit(spec("a.example", &[]), now);
     assert!(world.roster.take_decisions(now)[0].waiting);
     assert!(!world.roster.first_round_done());
-    world.roster.discovered("a.example");
+    world.roster.discovered(&"a.example".into(), None);
     assert!(!world.roster.take_decisions(now)[0].waiting);
+}
+
+#[test]
+fn a_search_in_vain_is_the_reason_that_no_address_is_known() {
+    let mut world = world(&[("a.example", &[])]);
+    let name: Arc<str> = "a.example".into();
+    let tell = |world: &mut World, failed: Option<&str>| {
+        world.roster.discovered(&name, failed.map(Arc::from));
+        world.run(Duration::from_secs(1));
+        let answers = world.roster.take_records(usize::MAX).answers;
+        answers.into_iter().map(|answer| (answer.reason.to_string(), answer.since)).collect::<Vec<_>>()
+    };
+    let both = |why: &str| vec![(format!("no address is known{why}"), START); 2];
+    assert_eq!(tell(&mut world, None), both(" yet"));
+    assert_eq!(tell(&mut world, Some("SRV x: no such name")), both(": SRV x: no such name"));
+    assert_eq!(tell(&mut world, Some("SRV x: no such name")), [], "the same is no news");
+    assert_eq!(tell(&mut world, Some("SRV x: time-out")), both(": SRV x: time-out"));
+    assert_eq!(tell(&mut world, None), both(" yet"));
+    // A reload may take the search away, or another one may have failed by then.
+    tell(&mut world, Some("SRV x: time-out"));
+    world.roster.set_discovering(BTreeSet::new(), [(name.clone(), "SRV y: time-out".into())].into());
+    assert_eq!(tell(&mut world, Some("SRV y: time-out")), both(": SRV y: time-out"));
+    world.roster.set_discovering(BTreeSet::new(), HashMap::new());
+    assert_eq!(tell(&mut world, None), both(" yet"));
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    // Where addresses are known a search that fails changes nothing.
+    world.roster.refit(spec("a.example", &["10.0.0.1"]), world.now);
+    world.run(Duration::from_secs(5));
+    world.roster.take_records(usize::MAX);
+    let reasons = tell(&mut world, Some("SRV y: time-out"));
+    assert!(reasons.iter().all(|(reason, _)| reason == "the candidates have no address of this family"), "{reasons:?}");
 }
 
 #[test]

@@ -438,3 +438,89 @@ fn a_restart_leaves_answers_in_turn_as_they_were() {
     assert_eq!(answer(&mut next), before);
     assert_ne!(next.plan(0, Family::V4), world.plan(0, Family::V4));
 }
+
+#[test]
+fn a_name_that_never_had_an_address_has_been_so_since_it_was_first_decided() {
+    let api = || vec![spec("api.example", &["missing.example"])];
+    let since = |world: &mut World| {
+        world.roster.rewrite();
+        let answers = world.roster.take_records(usize::MAX).answers;
+        answers.iter().map(|answer| answer.since).collect::<Vec<_>>()
+    };
+    let (mut world, _) = world(api());
+    world.run(seconds(60));
+    assert_eq!(since(&mut world), [START, START]);
+    // A restart does not begin it anew; what says nothing of its beginning is put right.
+    world.roster.rewrite();
+    let mut records = world.roster.take_records(usize::MAX);
+    records.answers[1].since = Time(0);
+    let mut next = World::empty(Box::new(|_, _, _| ok(10.0)));
+    next.now = world.now.after(seconds(5));
+    next.roster.configure(api(), next.now);
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    let restarted = next.now;
+    next.run(seconds(5));
+    assert_eq!(since(&mut next), [START, restarted]);
+}
+
+#[test]
+fn an_all_down_rule_without_addresses_of_its_own_says_what_is_given_instead() {
+    for (rule, was_up, words) in [
+        (AllDown::LastGood, true, "what was last answered is given"),
+        (AllDown::LastGood, false, "nothing that was answered before is left: all known addresses are given"),
+        (AllDown::Fallback, true, "the fallback list has no address: all known addresses are given"),
+    ] {
+        let mut api = spec("api.example", &["10.0.0.1"]);
+        Arc::make_mut(&mut api.policy).when_all_down = rule;
+        api.fallback = vec![Host::Name("missing.example".into())];
+        let (mut world, net) = world(vec![api]);
+        if was_up {
+            world.run(seconds(5));
+        }
+        set(&net, "10.0.0.1", refused());
+        world.run(seconds(60));
+        assert_eq!((world.answer(), world.basis(0, Family::V4)), (vec!["10.0.0.1".to_owned()], "all-down"));
+        let reason = &world.decisions[&0].families[0].reason;
+        assert_eq!(**reason, *format!("every known address is down or drained: {words}"));
+    }
+}
+
+#[test]
+fn what_is_first_by_rank_and_not_given_says_what_decides() {
+    let (mut world, net) = world(vec![spec("api.example", &["10.0.0.1", "10.0.0.2", "2001:db8::1"])]);
+    set(&net, "10.0.0.1", ok(5.0));
+    world.run(seconds(5));
+    let pin = row(1, OverrideKind::Pin, Some("api.example"), Some("10.0.0.2"));
+    world.roster.set_overrides(vec![pin], world.now);
+    world.run(seconds(1));
+    assert_eq!(standing(&world, "10.0.0.1"), "first by rank, but the answer is pinned");
+    world.roster.set_overrides(Vec::new(), world.now);
+    Arc::make_mut(&mut world.roster.names[0].spec.policy).dual_stack = DualStack::Fastest;
+    world.run(seconds(15));
+    assert_eq!(standing(&world, "2001:db8::1"), "first by rank, but the other family is faster");
+}
+
+#[test]
+fn a_name_counts_as_without_fit_by_what_may_be_answered() {
+    let (mut world, net) = world(vec![spec("api.example", &["10.0.0.1"])]);
+    set(&net, "10.0.0.1", CheckResult { priority: Some(Some(1)), ..ok(10.0) });
+    world.run(seconds(5));
+    let mut without = |kinds: &[OverrideKind], result: CheckResult| {
+        set(&net, "10.0.0.1", result);
+        let orders = (1..).zip(kinds).map(|(id, kind)| row(id, *kind, None, Some("10.0.0.1")));
+        world.roster.set_overrides(orders.collect(), world.now);
+        world.run(seconds(60));
+        world.roster.rewrite();
+        let records = world.roster.take_records(usize::MAX).endpoints;
+        assert_eq!(records[0].is_fit(), world.roster.summary().names_without_fit == 0, "{kinds:?}");
+        assert_eq!(records[0].is_fit(), world.basis(0, Family::V4) == "ranked", "{kinds:?}");
+        world.roster.summary().names_without_fit
+    };
+    let (drain, force) = (OverrideKind::Drain, OverrideKind::ForceUp);
+    assert_eq!(without(&[], ok(10.0)), 0);
+    assert_eq!(without(&[drain], ok(10.0)), 1);
+    assert_eq!(without(&[], refused()), 1);
+    assert_eq!(without(&[force], refused()), 0);
+    assert_eq!(without(&[drain, force], refused()), 1, "a drain beats a forced state");
+    assert_eq!(without(&[], CheckResult { priority: Some(None), ..ok(10.0) }), 1, "its check says no");
+}

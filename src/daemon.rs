@@ -15,7 +15,7 @@ use std::time::Instant;
 use log::{debug, error, info, warn};
 
 use crate::commands::{Ended, Failure};
-use crate::config::{self, Config, Order, OtherTypes, Servers};
+use crate::config::{self, Config, Order, OtherTypes, Problem, Servers};
 use crate::dns::HostName;
 use crate::dns::snapshot::{self, NameAnswer, NameSettings, Snapshot};
 use crate::mailbox::Inbox;
@@ -38,7 +38,10 @@ use tallies::Tallies;
 pub fn serve(path: &Path) -> Ended {
     let signals = take_signals()?;
     os::memory::set_up();
-    let config = config::load(path).map_err(Failure::Config)?;
+    let mut config = config::load(path).map_err(Failure::Config)?;
+    // Said of the daemon that stays, not of a demonstration.
+    let root = privileges::stays_root(config.server.user.as_deref());
+    config.warnings.extend(root.map(|warning| Problem::of_file(config.path.clone(), warning)));
     run_with(config, signals).map(|()| ExitCode::SUCCESS)
 }
 

@@ -201,6 +201,11 @@ fn report(findings: &[Finding], options: &DoctorOptions) -> String {
     if !Root::new(&options.root).is_this_host() {
         let _ = writeln!(text, "Only files below {} were looked at; nobody was asked.", options.root.display());
     }
+    if findings.iter().any(|finding| ["packaging/", "docs/"].iter().any(|folder| finding.mend.contains(folder))) {
+        text.push_str(
+            "packaging/ and docs/ are folders of har's sources; the packages have them in /usr/share/doc/har.\n",
+        );
+    }
     text
 }
 

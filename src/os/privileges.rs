@@ -92,6 +92,13 @@ pub fn hand_over(paths: &[PathBuf], account: &Account) -> Result<(), Error> {
     Ok(())
 }
 
+/// What is to be said of a daemon that stays root.
+pub fn stays_root(user: Option<&str>) -> Option<&'static str> {
+    (user.is_none() && Uid::effective().is_root()).then_some(
+        "har runs as root and keeps all its rights: with server.user it becomes that user once its sockets are bound",
+    )
+}
+
 /// Becomes `account`, when there is one, and in any case keeps no capability but CAP_NET_BIND_SERVICE, which children
 /// do not inherit, and can gain none.
 ///
@@ -103,20 +110,41 @@ pub fn drop_to(account: Option<&Account>) -> Result<(), Error> {
     }
     // Root that nobody told to become another user stays root: it needs what it has to write where it was told to.
     if !Uid::effective().is_root() {
-        give_up_capabilities()
-            .map_err(|error: CapsError| Error(format!("capabilities cannot be given up: {error}")))?;
+        give_up_capabilities(Some(Capability::CAP_NET_BIND_SERVICE))?;
     }
+    gain_nothing()
+}
+
+/// For a thread that does nothing but start a program: whatever it starts has no capability and can gain none.
+///
+/// # Errors
+/// When the kernel refuses a step; the program must then not be started.
+pub fn leave_nothing_to_children() -> Result<(), Error> {
+    gain_nothing()?;
+    // A program of another user than root begins without them. One of root's begins with all, but under no_new_privs with
+    // none that this thread has not: it needs none to start a program.
+    if Uid::effective().is_root() {
+        give_up_capabilities(None)?;
+    }
+    Ok(())
+}
+
+fn gain_nothing() -> Result<(), Error> {
     nix::sys::prctl::set_no_new_privs().map_err(|errno| Error(format!("no_new_privs cannot be set: {errno}")))
 }
 
-/// Leaves CAP_NET_BIND_SERVICE alone. capset(2) is called only when there is more, so that the unit of a service manager
+/// Leaves `kept` alone. capset(2) is called only when there is more, so that the unit of a service manager
 /// that gives nothing else may forbid the call: what is still inheritable then, no_new_privs and the empty ambient set
 /// keep from every child.
-fn give_up_capabilities() -> Result<(), CapsError> {
+fn give_up_capabilities(kept: Option<Capability>) -> Result<(), Error> {
+    reduce_to(kept).map_err(|error| Error(format!("capabilities cannot be given up: {error}")))
+}
+
+fn reduce_to(kept: Option<Capability>) -> Result<(), CapsError> {
     // A kernel before 4.3 has no ambient set, and then nothing to clear.
     let _ = caps::clear(None, CapSet::Ambient);
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let kept: CapsHashSet = permitted.iter().copied().filter(|cap| *cap == Capability::CAP_NET_BIND_SERVICE).collect();
+    let kept: CapsHashSet = permitted.iter().copied().filter(|cap| Some(*cap) == kept).collect();
     if kept == permitted {
         return Ok(());
     }

@@ -26,6 +26,7 @@ use regex::bytes::Regex;
 
 use crate::config::ExecCheck;
 use crate::health::{CheckResult, Outcome};
+use crate::os::privileges;
 use crate::poll::checks::Route;
 use crate::poll::connect::{Failure, Limit, bare, io_text, shown};
 use crate::poll::tcp::compile;
@@ -258,7 +259,8 @@ struct Running {
     _reap: Sender<Infallible>,
 }
 
-/// Starts a command, hands it over, waits for its end and reaps it when that is allowed.
+/// Starts a command, hands it over, waits for its end and reaps it when that is allowed. The thread is the command's alone: it
+/// gives up what the command must not inherit.
 fn see_through(mut command: Command, hand_over: &Sender<io::Result<Running>>) {
     let mut child = None;
     let _ = hand_over.send(Running::start(&mut command, &mut child));
@@ -282,6 +284,7 @@ impl Running {
         let (end, ended) = io::pipe()?;
         let (tell, status) = mpsc::channel();
         let (reap, reaped) = mpsc::channel();
+        privileges::leave_nothing_to_children().map_err(io::Error::other)?;
         let mut child = COMMANDS.start(command)?;
         let running = Running {
             group: pid(&child),

@@ -78,11 +78,16 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OpenError::Folder { folder, error } = self;
         let folder = folder.display();
-        let uid = nix::unistd::geteuid();
+        let mend = if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            // Few hosts are read-only. har.service makes all but its own folder so, whomever it belongs to.
+            format!("for har.service add ReadWritePaths={folder} in a drop-in,")
+        } else {
+            let uid = nix::unistd::geteuid();
+            format!("make it writable for user {uid} (install -d -o {uid} {folder})")
+        };
         write!(
             f,
-            "cannot write the folder of the state file, {folder}: {error}; make it writable for user {uid} \
-             (install -d -o {uid} {folder}) or set server.state to another place"
+            "cannot write the folder of the state file, {folder}: {error}; {mend} or set server.state to another place"
         )
     }
 }

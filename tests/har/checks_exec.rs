@@ -54,6 +54,11 @@ fn a_command_gets_nothing_of_the_daemons() {
     }
     // The kernel's list of descriptors: standard input is empty.
     assert!(seen.contains("0 -> /dev/null"), "{seen}");
+    // Of a daemon that stays root, too.
+    for set in ["CapPrm", "CapEff", "CapAmb"] {
+        assert!(seen.contains(&format!("{set}:\t0000000000000000\n")), "{set} {seen}");
+    }
+    assert!(seen.contains("NoNewPrivs:\t1\n"), "{seen}");
 }
 
 #[test]

@@ -55,5 +55,6 @@ fn a_busy_port_is_named_with_the_way_out() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&place) && text.contains("--listen"), "{text}");
+    assert!(!text.contains("server.user"), "who tries it is not told to keep it: {text}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its folder is gone");
 }

@@ -42,7 +42,19 @@ fn it_becomes_the_user_and_keeps_the_right_to_bind_alone() {
         // The state file is written after the change of user.
         har.until_sql("SELECT count(*) FROM ranking", |count| count != "0");
         assert!(har.stop().success());
+        assert!(!har.log().contains("server.user"), "{}", har.log());
     });
+}
+
+#[test]
+fn a_daemon_that_stays_root_says_so_once() {
+    if !is_root() {
+        return skip("needs root: not giving it up");
+    }
+    let mut har = har().prepare();
+    har.start();
+    assert!(har.stop().success());
+    assert_eq!(har.log().matches("server.user").count(), 1, "{}", har.log());
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn absent(scene: &Scene<'_>, state: &State) -> Finding {
     }
     Finding::hint("state-none", &state.path, "there is no state file yet")
         .why("har has never run with this configuration: its first answers wait for first results")
-        .mend("nothing: the daemon makes it")
+        .mend("nothing: the daemon makes it (outside /var/lib/har, har.service needs ReadWritePaths= in a drop-in)")
 }
 
 fn access(state: &State, out: &mut Vec<Finding>) {

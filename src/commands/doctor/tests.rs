@@ -256,6 +256,9 @@ fn the_report_begins_with_the_worst_and_ends_with_the_sum() {
         "{text}"
     );
     assert!(text.contains("\n2 problems, 1 warning, 0 hints; "), "{text}");
+    assert!(text.ends_with("; the packages have them in /usr/share/doc/har.\n"), "where a mend's file is: {text}");
+    let text = report(&diagnose(&Host::sound().facts()), &options);
+    assert!(!text.contains("/usr/share/doc/har"), "no mend names a file: {text}");
     let document: serde_json::Value = serde_json::from_str(&json(&findings, &options)).unwrap();
     assert_eq!((document["problems"].as_u64(), document["warnings"].as_u64()), (Some(2), Some(1)));
     assert_eq!(document["findings"][0]["id"], "resolv-conf-elsewhere");

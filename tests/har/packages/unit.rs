@@ -47,6 +47,18 @@ fn har_runs_with_one_capability_and_a_reload_is_checked_first() {
 }
 
 #[test]
+fn a_state_file_elsewhere_needs_a_line_in_a_drop_in_and_is_told_so() {
+    on_a_machine(&["dpkg"], |machine, _upstream| {
+        install(machine, "");
+        machine.sh("install -d -o har /srv/har; printf '[server]\\nstate = \"/srv/har/har.db\"\\n' >/etc/har/har.toml");
+        assert!(!machine.run("systemctl start har.service").success);
+        machine.until("the mend", "journalctl --unit=har.service | grep -q 'ReadWritePaths=/srv/har'");
+        machine.sh("printf '[Service]\\nReadWritePaths=/srv/har\\n' >/etc/systemd/system/har.service.d/state.conf
+            systemctl stop har.service; systemctl daemon-reload; systemctl start har.service; test -e /srv/har/har.db");
+    });
+}
+
+#[test]
 fn a_daemon_that_hangs_is_replaced() {
     on_a_machine(&["dpkg"], |machine, _upstream| {
         install(machine, "");

@@ -72,6 +72,20 @@ fn the_end_of_a_command_is_its_outcome() {
     assert!(long.starts_with("exit status 1: ä ä") && long.chars().count() == 200, "{long}");
 }
 
+/// In a process that gave nothing up itself, as `har probe` is one.
+#[test]
+fn a_command_has_no_capability_and_gains_none() {
+    let mut check = script("cat /proc/self/status", &[]);
+    check.expect = Some("(?s)CapPrm:\t0+\nCapEff:\t0+\n.*CapAmb:\t0+\nNoNewPrivs:\t1\n".into());
+    let own = || {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        status.lines().filter(|line| line.starts_with("Cap") || line.starts_with("NoNew")).collect::<String>()
+    };
+    let before = own();
+    assert_eq!(exec(check, PLENTY).outcome, Outcome::Ok);
+    assert_eq!(own(), before, "the thread of the command alone gives up");
+}
+
 #[test]
 fn programs_that_cannot_be_started_are_named() {
     let folder = tempfile::tempdir().unwrap();

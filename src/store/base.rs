@@ -82,6 +82,11 @@ impl Base {
         value + self.counters.get(key).copied().unwrap_or_default()
     }
 
+    /// A name that is gone and comes back begins at 0.
+    pub fn keep_names(&mut self, kept: impl Fn(&str) -> bool) {
+        self.names.retain(|name, _| kept(name));
+    }
+
     /// An address that is gone and comes back begins at 0.
     pub fn forget(&mut self, key: &EndpointKey) {
         self.endpoints.remove(key);

@@ -550,6 +550,9 @@ impl Thread {
     }
 
     fn forget_removed(&mut self, pending: &Pending) {
+        if pending.complete {
+            self.base.keep_names(|name| pending.names.contains_key(name));
+        }
         for (key, _) in pending.endpoints.iter().filter(|(_, record)| record.is_none()) {
             self.base.forget(key);
         }

@@ -25,7 +25,7 @@ use crate::poll::resolv_conf::is_own;
 use crate::poll::{Heard, Link, Listeners, Message, Poller, Publication};
 use crate::serve::counters::Totals;
 use crate::serve::updates::{Forwarding, Table, Update, UpdateSender};
-use crate::serve::upstream::{Route, ServerCounters, Settings};
+use crate::serve::upstream::{Listed, Route, Settings};
 use crate::serve::{self, Limits, Notice, Server};
 use crate::store::{Hooks, Opened, Store, Writer};
 use crate::{poll, store};
@@ -208,7 +208,7 @@ fn start_poller(poller: Poller, link: Link) -> Result<JoinHandle<()>, Failure> {
 }
 
 /// The counters of the upstreams in use. Held only to swap or clone the list, since the event loop takes it too.
-type Upstreams = Arc<Mutex<Vec<(SocketAddr, Arc<ServerCounters>)>>>;
+type Upstreams = Arc<Mutex<Vec<Listed>>>;
 
 /// What the poller's ways to the event loop have in common. The event loop itself never takes it: it is held while a
 /// whole table is built.
@@ -261,9 +261,9 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: 
         beat: Box::new(move |sleep| beating.beat(sleep)),
         watch_files: Box::new(move |paths| watch.files(paths)),
         collect: Box::new(move |batch, extent| {
-            let Shared { tallies, config, upstreams } = &mut *lock(&collecting);
+            let Shared { tallies, upstreams, .. } = &mut *lock(&collecting);
             let listed = lock(upstreams).clone();
-            let beyond_loopback = tallies.collect(&listed, config, extent, batch);
+            let beyond_loopback = tallies.collect(&listed, extent, batch);
             let books = tallies.books();
             let unanswered = books.expired + books.shed;
             let traffic = Traffic { asked: books.admitted, answered: books.answered, unanswered };
@@ -336,8 +336,12 @@ fn table(
 fn forwarding(config: &Config, servers: &[SocketAddr], looping: &[SocketAddr]) -> Forwarding {
     let upstream = &config.upstream;
     let fastest = upstream.order == Order::Fastest;
-    let general = Route { servers: servers.to_vec(), fastest };
-    let routes = upstream.routes.iter().map(|route| Route { servers: route.servers.clone(), fastest });
+    let general = Route { suffix: String::new(), servers: servers.to_vec(), fastest };
+    let routes = upstream.routes.iter().map(|route| Route {
+        suffix: route.suffix.to_string(),
+        servers: route.servers.clone(),
+        fastest,
+    });
     Forwarding {
         settings: Settings {
             routes: std::iter::once(general).chain(routes).collect(),

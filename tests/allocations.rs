@@ -193,7 +193,7 @@ struct Served {
 impl Served {
     fn start(upstream: SocketAddr) -> Served {
         let settings = Settings {
-            routes: vec![Route { servers: vec![upstream], fastest: false }],
+            routes: vec![Route { suffix: String::new(), servers: vec![upstream], fastest: false }],
             timeout: Duration::from_secs(4),
             max_forwards: 4096,
             looping: Vec::new(),

@@ -3,6 +3,7 @@
 //! Times are in seconds and counters end in `_total`, as that format wants; names begin with `har_` and are only added
 //! to. Like every command it reads the state file, so that a scrape costs the daemon nothing.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use super::{Ended, Failure};
 use crate::health::{EndpointRecord, Family, Outcome, State, Time};
-use crate::store::{Life, Reader, Stored};
+use crate::store::{EndpointKey, Life, Reader, Stored};
 
 /// The words of `har_answers_total{kind}`, in the order of the counters.
 const KINDS: [&str; 5] = ["ranked", "stale", "empty", "servfail", "forwarded"];
@@ -150,18 +151,11 @@ fn addresses(text: &mut Text, stored: &Stored) {
     each("har_address_last_check_timestamp_seconds", "gauge", "When an address was last checked.", &|e| {
         e.last_check.map(seconds)
     });
-    let chosen: Vec<_> = stored
-        .times_chosen
-        .iter()
-        .map(|(key, times)| {
-            let family = Family::of(key.address).record();
-            (key.name.to_string(), key.host.to_string(), key.address.to_string(), family, *times)
-        })
-        .collect();
-    let samples = chosen.iter().map(|(name, host, address, family, times)| {
-        (vec![("name", name.as_str()), ("host", host), ("address", address), ("family", *family)], *times as f64)
+    // Of what was never given out there is no row: it is written as 0, for a rate of the first answers needs the value before.
+    let times: HashMap<&EndpointKey, u64> = stored.times_chosen.iter().map(|(key, times)| (key, *times)).collect();
+    each("har_address_chosen_total", "counter", "Answers that carried an address.", &|e| {
+        Some(times.get(&EndpointKey::of(e)).copied().unwrap_or_default() as f64)
     });
-    text.metric("har_address_chosen_total", "counter", "Answers that carried an address.", samples);
     let samples = stored.endpoints.iter().zip(&shown).flat_map(|(endpoint, (host, address))| {
         Outcome::ALL.into_iter().zip(endpoint.counts).map(move |(outcome, count)| {
             let family = Family::of(endpoint.address).record();
@@ -183,16 +177,19 @@ fn upstreams(text: &mut Text, stored: &Stored) {
     type Value = fn(&crate::store::UpstreamRow) -> Option<f64>;
     let metrics: [(&str, &str, &str, Value); 6] = [
         ("har_upstream_usable", "gauge", "Whether an upstream server is in use.", |row| Some(flag(row.usable))),
-        ("har_upstream_queries_total", "counter", "Transmissions to an upstream server.", |row| {
-            Some(row.queries as f64)
-        }),
-        ("har_upstream_answers_total", "counter", "Replies of an upstream server that counted.", |row| {
+        (
+            "har_upstream_queries_total",
+            "counter",
+            "What an upstream server was sent, repetitions of a datagram aside.",
+            |row| Some(row.queries as f64),
+        ),
+        ("har_upstream_answers_total", "counter", "What an upstream server replied to.", |row| {
             Some(row.answers as f64)
         }),
         (
             "har_upstream_timeouts_total",
             "counter",
-            "Queries that an upstream server left without a reply in time.",
+            "What an upstream server left without a reply: in time, or at all with its port closed or out of reach.",
             |row| Some(row.timeouts as f64),
         ),
         ("har_upstream_servfail_total", "counter", "SERVFAIL replies of an upstream server.", |row| {
@@ -248,6 +245,7 @@ mod tests {
             "har_answers_total{name=\"api.example.com\",kind=\"forwarded\"} 5",
             "har_address_latency_seconds{name=\"api.example.com\",host=\"h1.example.com\",address=\"192.0.2.1\",family=\"A\"} 0.00925",
             "har_address_chosen_total{name=\"api.example.com\",host=\"h1.example.com\",address=\"192.0.2.1\",family=\"A\"} 41",
+            "har_address_chosen_total{name=\"api.example.com\",host=\"h2.example.com\",address=\"192.0.2.2\",family=\"A\"} 0",
             "har_checks_total{name=\"api.example.com\",host=\"h2.example.com\",address=\"192.0.2.2\",family=\"A\",outcome=\"tls_error\"} 3",
             "har_upstream_rtt_seconds{address=\"10.0.0.2:53\",route=\"\"} 0.0035",
             "har_server_events_total{kind=\"queries\"} 99",

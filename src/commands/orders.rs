@@ -4,16 +4,19 @@
 //! the configuration first (against the state file while that is invalid), since an order about nothing helps nobody
 //! at night.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::ground::Ground;
+use super::status::endpoints;
 use super::subject::{self, Known};
 use super::{Ended, Failure, life};
-use crate::health::overrides::Target;
-use crate::health::{EndpointRecord, Override, OverrideKind, Time};
+use crate::health::overrides::{Effect, Target};
+use crate::health::rank::Input;
+use crate::health::{self, EndpointRecord, Override, OverrideKind, Time};
 use crate::store::{Life, OverrideError, Overrides, Reader, Stored, time};
 
 /// Longest time that can be stated for an order: ten years. What is to hold for longer has no end.
@@ -21,6 +24,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Characters of a reason: a line in the log and in tables.
 const REASON_LENGTH: usize = 500;
+
+/// Names in one remark; of more the number is told.
+const SHOWN_NAMES: usize = 5;
 
 /// An order to give.
 #[derive(Clone, Debug)]
@@ -205,15 +211,13 @@ pub fn words(row: &Override) -> String {
 /// What an operator should know after giving an order.
 fn remarks(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {
     daemon_remark(stored, out)?;
+    in_vain(known, row, stored, out)?;
     if row.kind != OverrideKind::Drain {
         return Ok(());
     }
     let target = Target::parse(row.target.as_deref().unwrap_or_default());
-    for name in known.names() {
-        if row.name.as_ref().is_some_and(|only| *only != name) {
-            continue;
-        }
-        let own = || stored.endpoints.iter().filter(|endpoint| *endpoint.name == *name);
+    for name in meant(known, row) {
+        let own = || endpoints(stored, &name, None);
         let is_hit = |endpoint: &EndpointRecord| target.matches(&endpoint.host, endpoint.address);
         let is_left = |endpoint: &EndpointRecord| !is_hit(endpoint) && endpoint.is_fit();
         if own().any(is_hit) && !own().any(is_left) {
@@ -221,6 +225,70 @@ fn remarks(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) 
         }
     }
     Ok(())
+}
+
+/// The names that an order is for.
+fn meant<'a>(known: &'a Known, row: &'a Override) -> impl Iterator<Item = String> + 'a {
+    known.names().filter(|name| row.name.as_ref().is_none_or(|only| only == name))
+}
+
+/// Tells of the orders, and the drain records, that go before this one, so that it does nothing as long as they hold.
+fn in_vain(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {
+    let rows = health::overrides::Overrides::new(stored.overrides.clone(), time::now());
+    let Some(row) =
+        rows.rows().iter().find(|other| is_meant(other, row.kind, row.name.as_deref(), row.target.as_deref()))
+    else {
+        return Ok(());
+    };
+    let mut above: BTreeMap<i64, (&Override, Vec<String>)> = BTreeMap::new();
+    for name in meant(known, row) {
+        let own: Vec<&EndpointRecord> = endpoints(stored, &name, None).collect();
+        let effects: Vec<_> = own.iter().map(|e| rows.effect(&name, &e.host, e.address, None)).collect();
+        let inputs: Vec<_> = own.iter().zip(&effects).map(|(e, effect)| input(e, effect)).collect();
+        if let Some(other) = rows.above(row, &name, &inputs) {
+            above.entry(other.id).or_insert_with(|| (other, Vec::new())).1.push(name);
+        } else if row.kind == OverrideKind::ForceUp && row.name.is_none() {
+            let target = Target::parse(row.target.as_deref().unwrap_or_default());
+            let mut hit = own.iter().filter(|e| target.matches(&e.host, e.address));
+            if let Some(words) = hit.find_map(|e| e.drained.as_deref().filter(|words| is_by_record(words))) {
+                let way = format!("with --name {name} this order goes before that");
+                writeln!(out, "warning: no effect on {name}: it is drained {words}; {way}")?;
+            }
+        }
+    }
+    for (other, names) in above.values() {
+        let shown = names.iter().take(SHOWN_NAMES).cloned().collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(SHOWN_NAMES);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        writeln!(out, "warning: no effect on {shown}{more} as long as override {} holds: {}", other.id, words(other))?;
+    }
+    Ok(())
+}
+
+/// An address as the orders see it.
+fn input<'a>(record: &'a EndpointRecord, effect: &'a Effect) -> Input<'a> {
+    Input {
+        host: &record.host,
+        address: record.address,
+        position: 0,
+        priority: None,
+        weight: 0,
+        state: record.state,
+        since: record.since,
+        forced: effect.forced,
+        drained: effect.drained.as_deref(),
+        checked: record.last_check.is_some(),
+        keeps_place: record.keeps_place,
+        over_limit: record.over_limit,
+        latency_ms: record.latency_ms,
+        deviation_ms: record.deviation_ms,
+        last_rank: record.rank,
+    }
+}
+
+/// Whether these words of what drains an address are those of a drain record.
+fn is_by_record(words: &str) -> bool {
+    words.contains("by the record ")
 }
 
 fn daemon_remark(stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {
@@ -258,7 +326,7 @@ fn nothing_removed(state: &Path, order: &Withdrawal, rows: &[Override]) -> Strin
     let wanted = order.target.as_deref().map(|target| Target::parse(&subject::spelling(target)));
     let by_record = known_endpoints(state).into_iter().find_map(|endpoint| {
         let is_it = wanted.as_ref().is_some_and(|wanted| wanted.matches(&endpoint.host, endpoint.address));
-        endpoint.drained.filter(|words| is_it && words.contains("by the record "))
+        endpoint.drained.filter(|words| is_it && is_by_record(words))
     });
     if let (Some(words), OverrideKind::Drain) = (by_record, order.kind) {
         return format!("{line}: it is drained {words}; `har force-up` with --name overrules that on this host");

@@ -200,7 +200,16 @@ fn answered(answer: Option<&AnswerRecord>, now: Time) -> String {
         [] => "nothing".to_owned(),
         addresses => addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
     };
+    if is_ordered(answer) {
+        return format!("{addresses}  {}", answer.reason);
+    }
     format!("{addresses}  for {}: {}", age(now, answer.since), answer.reason)
+}
+
+/// Whether it is answered because of an order, which may be younger than the answer: since when that is beside it would
+/// read as the order's age.
+pub(super) fn is_ordered(answer: &AnswerRecord) -> bool {
+    matches!(&*answer.basis, "bypass" | "pinned")
 }
 
 /// Aligned lines, a candidate's address each.

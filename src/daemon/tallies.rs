@@ -17,7 +17,7 @@ use crate::health::Time;
 use crate::os;
 use crate::poll::pace::Extent;
 use crate::serve::counters::Totals;
-use crate::serve::upstream::{Books, ServerCounters};
+use crate::serve::upstream::{Books, Listed, ServerCounters, ServerState};
 use crate::store::{AnswerKind, Batch, NameCounters, Stored, UpstreamRow};
 
 /// What the last process counted, and what this one does.
@@ -33,7 +33,7 @@ pub struct Tallies {
     handed: Vec<u64>,
     /// Of upstreams that this process did not ask, or under earlier counters.
     upstreams_before: HashMap<(SocketAddr, String), [u64; 4]>,
-    /// The counters of each upstream, also of those that are no longer listed, and what was handed over last.
+    /// The counters of each upstream in each list, also of those that are no longer there, and what was handed over last.
     upstreams: HashMap<(SocketAddr, String), Server>,
     /// Totals as handed over last.
     totals_handed: HashMap<String, u64>,
@@ -50,6 +50,7 @@ struct Server {
 /// A table with the names of its indices.
 struct Shown {
     table: Arc<NameTable>,
+    /// Empty where a later configuration no longer had the name.
     names: Vec<Arc<str>>,
     /// Where each name is, once somebody looks for one that moved.
     places: OnceCell<HashMap<Arc<str>, usize>>,
@@ -104,21 +105,21 @@ impl Tallies {
         }
     }
 
-    /// The table of a new configuration.
+    /// The table of a new configuration. A name that it no longer has begins at 0 should it come back, as it would after a
+    /// restart.
     pub fn configure(&mut self, config: &Config, table: Arc<NameTable>) {
         let next = Shown::new(config, table, &self.current.names);
         self.replaced.push(std::mem::replace(&mut self.current, next));
+        for old in &mut self.replaced {
+            old.forget_all_but(&self.current);
+        }
+        let places = self.current.places.take().unwrap_or_else(|| self.current.all_places());
+        self.before.retain(|name, _| places.contains_key(name));
         self.handed.clear();
     }
 
     /// Adds what changed to a batch, of the names if they are asked for. `true` when an upstream beyond loopback answered since the last call.
-    pub fn collect(
-        &mut self,
-        upstreams: &[(SocketAddr, Arc<ServerCounters>)],
-        config: &Config,
-        extent: Extent,
-        batch: &mut Batch,
-    ) -> bool {
+    pub fn collect(&mut self, upstreams: &[Listed], extent: Extent, batch: &mut Batch) -> bool {
         // Before the counters are read: a query that comes after that is told of.
         self.totals.be_told();
         self.settle();
@@ -133,7 +134,7 @@ impl Tallies {
                 batch.counters.push((word, count));
             }
         }
-        self.collect_upstreams(upstreams, config, batch)
+        self.collect_upstreams(upstreams, batch)
     }
 
     fn collect_names(&mut self, batch: &mut Batch) {
@@ -166,7 +167,7 @@ impl Tallies {
                 continue;
             }
             for (index, name) in old.names.iter().enumerate() {
-                let counted = old.read(index);
+                let counted = if name.is_empty() { NameCounters::default() } else { old.read(index) };
                 // Of ten thousand names few are asked for.
                 if counted != NameCounters::default() {
                     add_all(self.before.entry(Arc::clone(name)).or_default(), &counted);
@@ -175,19 +176,14 @@ impl Tallies {
         }
     }
 
-    fn collect_upstreams(
-        &mut self,
-        upstreams: &[(SocketAddr, Arc<ServerCounters>)],
-        config: &Config,
-        batch: &mut Batch,
-    ) -> bool {
+    fn collect_upstreams(&mut self, upstreams: &[Listed], batch: &mut Batch) -> bool {
         if batch.complete {
             // Those that are no longer listed leave the table; their counts are kept should they come back.
             self.upstreams.values_mut().for_each(|server| server.row = None);
         }
         let mut listed = HashSet::new();
-        for (address, counters) in upstreams {
-            let key = (*address, route_of(config, *address));
+        for one in upstreams {
+            let (key, counters) = ((one.address, one.route.to_string()), &one.counters);
             let before = self.upstreams_before.entry(key.clone()).or_default();
             let server = self
                 .upstreams
@@ -198,7 +194,7 @@ impl Tallies {
                 add(before, &counted(&server.counters));
                 server.counters = Arc::clone(counters);
             }
-            let row = upstream_row(&key, counters, *before);
+            let row = upstream_row(one, *before);
             if server.row.as_ref() != Some(&row) {
                 server.row = Some(row.clone());
                 batch.upstreams.push(row);
@@ -215,9 +211,9 @@ impl Tallies {
     }
 
     /// Whether an upstream beyond loopback answered since the last call.
-    pub fn heard(&mut self, upstreams: &[(SocketAddr, Arc<ServerCounters>)]) -> bool {
-        let beyond = upstreams.iter().filter(|(address, _)| !address.ip().is_loopback());
-        let heard = beyond.map(|(_, counters)| counters.answers.load(Ordering::Relaxed)).sum();
+    pub fn heard(&mut self, upstreams: &[Listed]) -> bool {
+        let beyond = upstreams.iter().filter(|one| !one.address.ip().is_loopback());
+        let heard = beyond.map(|one| one.counters.answers.load(Ordering::Relaxed)).sum();
         let more = heard > self.heard;
         self.heard = heard;
         more
@@ -230,16 +226,16 @@ fn counted(counters: &ServerCounters) -> [u64; 4] {
         .map(|count| count.load(Ordering::Relaxed))
 }
 
-fn upstream_row((address, route): &(SocketAddr, String), counters: &ServerCounters, before: [u64; 4]) -> UpstreamRow {
-    let mut sums = counted(counters);
+fn upstream_row(one: &Listed, before: [u64; 4]) -> UpstreamRow {
+    let mut sums = counted(&one.counters);
     add(&mut sums, &before);
     let [queries, answers, timeouts, servfail] = sums;
-    let dead = counters.state.load(Ordering::Relaxed) == ServerCounters::DEAD;
-    let looping = counters.looping.load(Ordering::Relaxed);
-    let rtt_us = counters.rtt_us.load(Ordering::Relaxed);
+    let dead = one.state.state.load(Ordering::Relaxed) == ServerState::DEAD;
+    let looping = one.state.looping.load(Ordering::Relaxed);
+    let rtt_us = one.state.rtt_us.load(Ordering::Relaxed);
     UpstreamRow {
-        address: *address,
-        route: route.clone(),
+        address: one.address,
+        route: one.route.to_string(),
         usable: !dead && !looping,
         note: match (looping, dead) {
             (true, _) => UpstreamRow::LOOP.to_owned(),
@@ -271,8 +267,21 @@ impl Shown {
         if self.names.get(index) == Some(name) {
             return Some(index);
         }
-        let places = self.places.get_or_init(|| self.names.iter().cloned().zip(0..).collect());
-        places.get(name).copied()
+        self.places.get_or_init(|| self.all_places()).get(name).copied()
+    }
+
+    fn all_places(&self) -> HashMap<Arc<str>, usize> {
+        self.names.iter().cloned().zip(0..).collect()
+    }
+
+    /// Takes the names from it that are not in the other one: what was counted of them is of no use any more.
+    fn forget_all_but(&mut self, other: &Shown) {
+        for (index, name) in self.names.iter_mut().enumerate() {
+            if other.place(index, name).is_none() {
+                *name = Arc::default();
+            }
+        }
+        self.places.take();
     }
 
     fn read(&self, index: usize) -> NameCounters {
@@ -283,7 +292,8 @@ impl Shown {
                 answers[column as usize] += name.answers(kind);
             }
         }
-        answers[AnswerKind::Forwarded as usize] = name.forwarded();
+        answers[AnswerKind::Servfail as usize] += name.unreached();
+        answers[AnswerKind::Forwarded as usize] = name.relayed();
         NameCounters { queries: QueryKind::ALL.map(|kind| name.queries(kind)), answers }
     }
 }
@@ -308,12 +318,6 @@ fn add(sums: &mut [u64], more: &[u64]) {
     for (sum, more) in sums.iter_mut().zip(more) {
         *sum += more;
     }
-}
-
-/// The suffix that a server serves; empty for a general one.
-fn route_of(config: &Config, server: SocketAddr) -> String {
-    let route = config.upstream.routes.iter().find(|route| route.servers.contains(&server));
-    route.map_or_else(String::new, |route| route.suffix.to_string())
 }
 
 /// Everything counted for the whole server, with the words of the state file.
@@ -354,13 +358,78 @@ fn totals(totals: &Totals) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::NameRow;
+
+    /// A configuration of these names.
+    fn of_names(names: &[&str]) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.toml");
+        let name = |name| format!("[names.\"{name}\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.1\"]\n");
+        std::fs::write(&path, names.iter().map(name).collect::<String>()).unwrap();
+        crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"))
+    }
+
+    #[test]
+    fn a_name_that_leaves_and_comes_back_begins_at_0() {
+        let (both, one) = (of_names(&["a.example", "b.example"]), of_names(&["b.example"]));
+        let table = |config: &Config| Arc::new(NameTable::new(0, config.names.len()));
+        let mut stored = Stored::default();
+        for name in ["a.example", "b.example"] {
+            let row = NameRow { name: name.into(), mode: "".into(), select: "".into(), ttl_s: 1, interval_ms: 1 };
+            stored.names.push((row, NameCounters { queries: [100, 0, 0], ..NameCounters::default() }));
+        }
+        let first = table(&both);
+        let mut tallies = Tallies::new(&both, Arc::clone(&first), &stored, Arc::default());
+        let counted = |tallies: &mut Tallies| {
+            let mut batch = Batch { complete: true, ..Batch::default() };
+            tallies.collect(&[], Extent::Names, &mut batch);
+            batch
+                .name_counters
+                .into_iter()
+                .map(|(name, counters)| (name.to_string(), counters.queries[0]))
+                .collect::<Vec<_>>()
+        };
+        let expect = |counts: &[(&str, u64)]| -> Vec<(String, u64)> {
+            counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        // The loop may count into the first table for a while yet: what it holds of the name is not told again.
+        (0..2).for_each(|name| first.name(name).unwrap().count_reply(QueryKind::A, Kind::A));
+        assert_eq!(counted(&mut tallies), expect(&[("a.example", 101), ("b.example", 101)]));
+        tallies.configure(&one, table(&one));
+        assert_eq!(counted(&mut tallies), expect(&[("b.example", 101)]));
+        tallies.configure(&both, table(&both));
+        assert_eq!(counted(&mut tallies), expect(&[("a.example", 0), ("b.example", 101)]));
+        drop(first);
+        assert_eq!(
+            counted(&mut tallies),
+            expect(&[("a.example", 0), ("b.example", 101)]),
+            "once the loop let go of it"
+        );
+    }
+
+    #[test]
+    fn a_server_in_two_lists_has_two_rows() {
+        let config = of_names(&["a.example"]);
+        let mut tallies = Tallies::new(&config, Arc::new(NameTable::new(0, 1)), &Stored::default(), Arc::default());
+        let address = "192.0.2.53:53".parse().unwrap();
+        let listed = ["", "corp.example"].map(|route| {
+            let counters = Arc::new(ServerCounters::default());
+            counters.queries.store(route.len() as u64, Ordering::Relaxed);
+            Listed { address, route: route.into(), counters, state: Arc::default() }
+        });
+        let mut batch = Batch::default();
+        tallies.collect(&listed, Extent::Totals, &mut batch);
+        let rows: Vec<(&str, u64)> = batch.upstreams.iter().map(|row| (&*row.route, row.queries)).collect();
+        assert_eq!(rows, [("", 0), ("corp.example", 12)]);
+        batch = Batch::default();
+        tallies.collect(&listed[..1], Extent::Totals, &mut batch);
+        let rows: Vec<(&str, &str)> = batch.upstreams.iter().map(|row| (&*row.route, &*row.note)).collect();
+        assert_eq!(rows, [("corp.example", UpstreamRow::GONE)], "it left one of the lists");
+    }
 
     #[test]
     fn an_upstream_that_leaves_and_comes_back_keeps_its_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("har.toml");
-        std::fs::write(&path, "[names.\"a.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.1\"]\n").unwrap();
-        let config = crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let config = of_names(&["a.example"]);
         let address: SocketAddr = "192.0.2.53:53".parse().unwrap();
         let mut stored = Stored::default();
         stored.upstreams.push(UpstreamRow {
@@ -375,15 +444,15 @@ mod tests {
             rtt_ms: None,
         });
         let mut tallies = Tallies::new(&config, Arc::new(NameTable::new(0, 1)), &stored, Arc::new(Totals::default()));
-        let mut collect = |upstreams: &[(SocketAddr, Arc<ServerCounters>)], complete| {
+        let mut collect = |upstreams: &[Listed], complete| {
             let mut batch = Batch { complete, ..Batch::default() };
-            tallies.collect(upstreams, &config, Extent::Names, &mut batch);
+            tallies.collect(upstreams, Extent::Names, &mut batch);
             batch.upstreams
         };
         let counters = || {
             let counters = Arc::new(ServerCounters::default());
             counters.queries.store(10, Ordering::Relaxed);
-            (address, counters)
+            Listed { address, route: "".into(), counters, state: Arc::default() }
         };
         let first = [counters()];
         assert_eq!(collect(&first, true)[0].queries, 110);

@@ -28,14 +28,15 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::lines::NameTable;
 use super::wire::{self, ede, rcode};
 use budget::Budget;
 use clients::Clients;
 use entry::{AttemptState, Entry, Via};
-use servers::{ServerId, Servers};
+pub use servers::{Listed, ServerCounters, ServerState};
+use servers::{RouteServers, ServerId, Servers};
 use sockets::{Sockets, Waiting};
 use streams::Streams;
 pub use table::Key;
@@ -69,9 +70,37 @@ pub enum Client {
     },
 }
 
+/// A query for a configured name.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Where to count what becomes of it: the table of the configuration that it was asked under, whatever is loaded
+    /// meanwhile.
+    pub table: Arc<NameTable>,
+    /// The name's index there.
+    pub name: u32,
+    /// Another type of a name that exists here, whose NXDOMAIN becomes NOERROR.
+    pub exists: bool,
+}
+
+impl Named {
+    fn relayed(&self) {
+        if let Some(name) = self.table.name(self.name) {
+            name.count_relayed();
+        }
+    }
+
+    fn unreached(&self) {
+        if let Some(name) = self.table.name(self.name) {
+            name.count_unreached();
+        }
+    }
+}
+
 /// Servers that are asked for the same names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// The suffix it is for, empty for the general servers: by it the counters go on when the lists change.
+    pub suffix: String,
     /// As listed; empty when none is known.
     pub servers: Vec<SocketAddr>,
     /// The lowest smoothed round trip first; else as listed.
@@ -89,35 +118,6 @@ pub struct Settings {
     pub max_forwards: usize,
     /// Servers of the routes that are not asked for now, because har's own queries come back from them.
     pub looping: Vec<SocketAddr>,
-}
-
-/// What one server did, for any thread to read (relaxed).
-#[derive(Debug, Default)]
-pub struct ServerCounters {
-    /// Transmissions sent to it.
-    pub queries: AtomicU64,
-    /// Replies of it that were awaited.
-    pub answers: AtomicU64,
-    /// Transmissions it never answered.
-    pub timeouts: AtomicU64,
-    /// SERVFAIL among its replies.
-    pub servfail: AtomicU64,
-    /// Smoothed round trip in microseconds; 0 = none measured.
-    pub rtt_us: AtomicU64,
-    /// 0 = not known yet, 1 = alive, 2 = dead.
-    pub state: AtomicU8,
-    /// Not asked, because har's own queries come back from it ([`Settings::looping`]).
-    pub looping: AtomicBool,
-}
-
-/// One more. Only the event loop counts, so that two plain instructions do what would otherwise take a locked one.
-fn count(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-}
-
-impl ServerCounters {
-    /// The state of a server that does not answer: left out, and tried again every few seconds.
-    pub const DEAD: u8 = 2;
 }
 
 /// What the shell has to do.
@@ -206,19 +206,11 @@ pub struct Books {
 /// A source of unpredictable numbers.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
 
-/// A route with the records of its servers.
-struct RouteServers {
-    servers: Vec<ServerId>,
-    fastest: bool,
-}
-
 /// The table of queries under way.
 pub struct InFlight {
     timeout: Duration,
     max_forwards: usize,
     routes: Vec<Arc<RouteServers>>,
-    /// Listed, but not asked: their records are kept.
-    looping: Vec<ServerId>,
     servers: Servers,
     entries: Slab<Entry>,
     /// Keys in the order of admission; those of entries that are gone are dropped on the way.
@@ -249,7 +241,6 @@ impl InFlight {
             timeout: settings.timeout,
             max_forwards: settings.max_forwards.max(1),
             routes: Vec::new(),
-            looping: Vec::new(),
             servers: Servers::default(),
             entries: Slab::default(),
             ages: VecDeque::new(),
@@ -279,23 +270,18 @@ impl InFlight {
         self.timeout = settings.timeout;
         self.max_forwards = settings.max_forwards.max(1);
         let old = std::mem::take(&mut self.routes);
-        self.looping.clear();
         for route in &settings.routes {
-            let mut servers = Vec::with_capacity(route.servers.len());
+            let before = old.iter().find(|old| *old.suffix == *route.suffix).map(|old| &**old);
+            let mut fresh = RouteServers::new(route);
             for address in &route.servers {
                 let id = self.servers.enter(*address);
                 let looping = settings.looping.contains(address);
                 if let Some(record) = self.servers.get_mut(id) {
-                    record.looping = looping;
-                    record.counters.looping.store(looping, Ordering::Relaxed);
+                    record.set_looping(looping);
                 }
-                if looping {
-                    self.looping.push(id);
-                } else if !servers.contains(&id) {
-                    servers.push(id);
-                }
+                fresh.list(id, looping, before);
             }
-            self.routes.push(Arc::new(RouteServers { servers, fastest: route.fastest }));
+            self.routes.push(Arc::new(fresh));
         }
         self.entries.keys(&mut self.scratch);
         for &key in &self.scratch {
@@ -308,8 +294,7 @@ impl InFlight {
             }
         }
         let used = |id: ServerId| {
-            self.routes.iter().any(|route| route.servers.contains(&id))
-                || self.looping.contains(&id)
+            self.routes.iter().any(|route| route.lists(id))
                 || self.entries.iter().any(|(_, entry)| {
                     entry.route.servers.contains(&id) || entry.attempts.iter().any(|attempt| attempt.server == id)
                 })
@@ -320,14 +305,13 @@ impl InFlight {
         self.servers.keep(used);
     }
 
-    /// Takes a query that [`wire::parse`] accepted. `configured`: another type of a configured name, whose
-    /// NXDOMAIN becomes NOERROR. `route` 0 is the general servers.
+    /// Takes a query that [`wire::parse`] accepted. `route` 0 is the general servers.
     pub fn submit(
         &mut self,
         client: Client,
         query: &wire::Query<'_>,
         route: u16,
-        configured: bool,
+        named: Option<Named>,
         now: Instant,
         random: Random<'_>,
     ) {
@@ -342,6 +326,7 @@ impl InFlight {
         let route = self.routes.get(usize::from(route)).filter(|route| !route.servers.is_empty());
         let Some(route) = route.map(Arc::clone) else {
             self.books.failed += 1;
+            named.inspect(Named::unreached);
             let mut buffer = self.buffer();
             wire::error(query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR), &mut buffer);
             self.replies.push_back((client, buffer));
@@ -358,7 +343,7 @@ impl InFlight {
         entry.message.extend_from_slice(query.message);
         entry.question_end = query.question_end;
         entry.limit = if is_udp { wire::udp_limit(query) } else { wire::MAX_MESSAGE };
-        entry.configured = configured;
+        entry.named = named;
         entry.deadline = now + self.timeout.saturating_sub(MARGIN).max(self.timeout / 2);
         let key = self.entries.insert(entry);
         if is_udp {
@@ -516,9 +501,9 @@ impl InFlight {
         self.books
     }
 
-    /// Every server's counters.
-    pub fn counters(&self) -> Vec<(SocketAddr, Arc<ServerCounters>)> {
-        self.servers.iter().map(|server| (server.address, Arc::clone(&server.counters))).collect()
+    /// Every server of every list, the general ones first.
+    pub fn listed(&self) -> Vec<Listed> {
+        self.routes.iter().flat_map(|route| route.listed(&self.servers)).collect()
     }
 
     /// Panics in debug builds when the parts contradict each other.

@@ -234,7 +234,11 @@ struct Rest {
     not_ready: [Count; 2],
     /// To A and to other types.
     empty: [Count; 2],
+    /// Handed to the forwarder.
     forwarded: [Count; 3],
+    /// What became of those: an upstream server's reply, or SERVFAIL for want of one.
+    relayed: Count,
+    unreached: Count,
     unanswered: [Count; 3],
 }
 
@@ -313,9 +317,19 @@ impl NameCounters<'_> {
         }
     }
 
-    /// A query was forwarded.
+    /// A query was handed to the forwarder; what becomes of it is counted when that is known.
     pub fn count_forwarded(self, asked: QueryKind) {
         self.rest().forwarded[asked as usize].add();
+    }
+
+    /// An upstream server's reply to one of those was passed on, whatever it says.
+    pub fn count_relayed(self) {
+        self.rest().relayed.add();
+    }
+
+    /// One of those was answered SERVFAIL, because no upstream server had a reply in time.
+    pub fn count_unreached(self) {
+        self.rest().unreached.add();
     }
 
     /// A query gets no reply: its client is gone, or asked the same again.
@@ -377,9 +391,14 @@ impl NameCounters<'_> {
         }
     }
 
-    /// Queries forwarded, whatever their type.
-    pub fn forwarded(self) -> u64 {
-        self.rare(|rest| rest.forwarded.iter().map(Count::get).sum())
+    /// Replies of upstream servers that were passed on.
+    pub fn relayed(self) -> u64 {
+        self.rare(|rest| rest.relayed.get())
+    }
+
+    /// Forwarded queries that were answered SERVFAIL, because no upstream server had a reply in time.
+    pub fn unreached(self) -> u64 {
+        self.rare(|rest| rest.unreached.get())
     }
 
     pub(super) fn addresses_given(self, family: Family, stale: bool) -> u64 {
@@ -461,7 +480,7 @@ mod tests {
     fn what_most_queries_need_of_a_name_is_one_cache_line() {
         assert_eq!((size_of::<Line>(), align_of::<Line>()), (64, 64));
         // Ten thousand times.
-        assert!(size_of::<Rest>() <= 112, "{}", size_of::<Rest>());
+        assert!(size_of::<Rest>() <= 128, "{}", size_of::<Rest>());
         assert!(size_of::<Given>() <= 16, "{}", size_of::<Given>());
     }
 
@@ -524,9 +543,11 @@ mod tests {
             (0..times).for_each(|_| name.count_forwarded(asked));
             (0..2 * times).for_each(|_| name.count_unanswered(asked));
         }
+        (0..590).for_each(|_| name.count_relayed());
+        (0..9).for_each(|_| name.count_unreached());
         let sums = [1, 2, 3 + 4, 5 + 6 + 7, 8 + 9, 10 + 11, 0, 0, 0, 0, 0];
         assert_eq!(Kind::ALL.map(|kind| name.answers(kind)), sums);
-        assert_eq!(name.forwarded(), 600);
+        assert_eq!((name.relayed(), name.unreached()), (590, 9));
         let asked = [1 + 3 + 5 + 8 + 10 + 300, 2 + 4 + 6 + 9 + 11 + 600, 7 + 900];
         assert_eq!(QueryKind::ALL.map(|kind| name.queries(kind)), asked);
         let other = table.name(0).unwrap();

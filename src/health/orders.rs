@@ -20,6 +20,9 @@ use super::{EndpointRecord, Event, EventKind, Host, Override, OverrideKind, Time
 pub(super) struct Told {
     /// The rows were set at least once.
     set: bool,
+    /// Those that are in the table though they are over, by number and end: one that ends here is still there for a
+    /// moment.
+    over: BTreeSet<(i64, Option<Time>)>,
     /// Rows that make no sense, in words.
     ignored: Vec<String>,
     /// Rows that are about nothing here, by number.
@@ -30,13 +33,31 @@ impl Roster {
     /// All rows of the override table.
     pub fn set_overrides(&mut self, overrides: Vec<Override>, now: Time) {
         let first = !std::mem::replace(&mut self.told_orders.set, true);
-        let wall = self.wall.at(now);
-        if first {
-            for row in overrides.iter().filter(|row| row.expires_at.is_some_and(|end| end <= wall)) {
-                self.tell_order(row, "ended while har was not running", now);
-            }
+        let over = over(&overrides, self.wall.at(now));
+        let told = std::mem::replace(&mut self.told_orders.over, over.clone());
+        let held = |row: &Override| self.overrides.rows().iter().any(|other| is_same(other, row));
+        let is_news = |row: &&Override| {
+            let key = (row.id, row.expires_at);
+            over.contains(&key) && !told.contains(&key) && !held(row)
+        };
+        let news: Vec<Override> = overrides.iter().filter(is_news).cloned().collect();
+        // Local time for UTC is the usual way to an order that is over, and its author believes it to work.
+        let verb = if first { "ended while har was not running" } else { "was over when it came (times are UTC)" };
+        for row in &news {
+            self.tell_order(row, verb, now);
         }
-        let new = Overrides::new(overrides, wall);
+        self.follow_overrides(overrides, first, now);
+    }
+
+    /// The same rows at another time: some may be over by now.
+    pub(super) fn review_overrides(&mut self, now: Time) {
+        let rows = self.overrides.rows().to_vec();
+        self.told_orders.over.extend(over(&rows, self.wall.at(now)));
+        self.follow_overrides(rows, false, now);
+    }
+
+    fn follow_overrides(&mut self, overrides: Vec<Override>, first: bool, now: Time) {
+        let new = Overrides::new(overrides, self.wall.at(now));
         let old = std::mem::replace(&mut self.overrides, new);
         let (old, new) = (old.rows().to_vec(), self.overrides.rows().to_vec());
         let before = |row: &Override| old.iter().find(|other| is_same(other, row));
@@ -72,7 +93,7 @@ impl Roster {
     /// By which clock people order and read, from now on. An order's end is where that clock says.
     pub fn set_wall_clock(&mut self, wall: WallClock, now: Time) {
         self.wall = wall;
-        self.set_overrides(self.overrides.rows().to_vec(), now);
+        self.review_overrides(now);
         self.expire_drains(now);
     }
 
@@ -153,6 +174,12 @@ impl Roster {
             Target::Name(_) => Some("no candidate is called so"),
         }
     }
+}
+
+/// Those that have ended, by number and end.
+fn over(rows: &[Override], wall: Time) -> BTreeSet<(i64, Option<Time>)> {
+    let ended = rows.iter().filter(|row| row.expires_at.is_some_and(|end| end <= wall));
+    ended.map(|row| (row.id, row.expires_at)).collect()
 }
 
 /// Whether two rows are one order, perhaps with another end or reason.

@@ -108,6 +108,25 @@ impl Overrides {
 
     /// What the rows and a drain record say about one endpoint of a name.
     pub fn effect(&self, name: &str, host: &Host, address: IpAddr, record: Option<&DrainList>) -> Effect {
+        let of_row = |row: &Override| match row.kind {
+            OverrideKind::Drain => Effect { drained: Some(row_words(row)), forced: false },
+            _ => Effect { drained: None, forced: true },
+        };
+        if let Some(row) = self.word(name, host, address, true) {
+            return of_row(row);
+        }
+        let general = self.word(name, host, address, false);
+        match record.and_then(|record| record.words(host, address)) {
+            Some(words) if general.is_none_or(|row| row.kind != OverrideKind::Drain) => {
+                Effect { drained: Some(words), forced: false }
+            }
+            _ => general.map_or_else(Effect::default, of_row),
+        }
+    }
+
+    /// The row that has the last word on an endpoint, of those for the name or of those for all: a drain before a forced
+    /// state, the newest of each.
+    fn word(&self, name: &str, host: &Host, address: IpAddr, own: bool) -> Option<&Override> {
         let mut targets = vec![Target::Address(address)];
         if let Host::Name(host) = host {
             targets.push(Target::Name(host.to_string()));
@@ -117,24 +136,38 @@ impl Overrides {
             .filter_map(|target| self.by_target.get(target))
             .flatten()
             .map(|&at| &self.rows[at])
+            .filter(|row| if own { row.name.as_deref() == Some(name) } else { row.name.is_none() })
             .collect();
-        let find = |kind: OverrideKind, own: bool| {
-            rows.iter().rev().find(|row| {
-                row.kind == kind && if own { row.name.as_deref() == Some(name) } else { row.name.is_none() }
-            })
-        };
-        for own in [true, false] {
-            if let Some(row) = find(OverrideKind::Drain, own) {
-                return Effect { drained: Some(row_words(row)), forced: false };
-            }
-            if !own && let Some(words) = record.and_then(|record| record.words(host, address)) {
-                return Effect { drained: Some(words), forced: false };
-            }
-            if find(OverrideKind::ForceUp, own).is_some() {
-                return Effect { drained: None, forced: true };
-            }
+        let find = |kind: OverrideKind| rows.iter().rev().find(|row| row.kind == kind).copied();
+        find(OverrideKind::Drain).or_else(|| find(OverrideKind::ForceUp))
+    }
+
+    /// The row that goes before `row` for a name, so that this one does nothing for it. `inputs` are the name's addresses
+    /// of both families.
+    pub fn above<'a>(&'a self, row: &Override, name: &str, inputs: &[Input<'_>]) -> Option<&'a Override> {
+        if row.kind == OverrideKind::Bypass {
+            return None;
         }
-        Effect::default()
+        if let Some(bypass) = self.bypass(name) {
+            return Some(bypass);
+        }
+        if row.kind == OverrideKind::Pin {
+            return self.pins(name).next().map(|(first, _)| first).filter(|first| first.id != row.id);
+        }
+        let target = Target::parse(row.target.as_deref()?);
+        let hit = || inputs.iter().filter(|input| target.matches(input.host, input.address));
+        hit().next()?;
+        let word = |input: &Input<'_>| {
+            let [own, general] = [true, false].map(|own| self.word(name, input.host, input.address, own));
+            own.or(general)
+        };
+        if let Some(other) = hit().filter_map(word).find(|other| other.kind != row.kind) {
+            return Some(other);
+        }
+        let (addresses, pin) = self.pin(name, inputs, usize::MAX)?;
+        let answered = hit().any(|input| addresses.iter().flatten().any(|address| *address == input.address));
+        // What is answered all the same goes on in spite of a drain; to hold it up changes nothing of a pin.
+        (answered || row.kind == OverrideKind::ForceUp).then_some(pin)
     }
 
     /// The pins of a name: a row for the name before one for all, the newest first.
@@ -149,6 +182,11 @@ impl Overrides {
     /// nor down are pinned, if there are any; an address is pinned whatever is known of it, and one that is no
     /// candidate's too, in an emergency.
     pub fn pinned(&self, name: &str, inputs: &[Input<'_>], answers: usize) -> Option<([Vec<IpAddr>; 2], String)> {
+        let (addresses, row) = self.pin(name, inputs, answers)?;
+        Some((addresses, format!("to {} {}", row.target.as_deref().unwrap_or_default(), row_words(row))))
+    }
+
+    fn pin(&self, name: &str, inputs: &[Input<'_>], answers: usize) -> Option<([Vec<IpAddr>; 2], &Override)> {
         for (row, target) in self.pins(name) {
             let mut own: Vec<&Input<'_>> =
                 inputs.iter().filter(|input| target.matches(input.host, input.address)).collect();
@@ -172,8 +210,7 @@ impl Overrides {
                 let own = addresses.iter().copied().filter(|address| Family::of(*address) == family);
                 own.take(answers.max(1)).collect()
             };
-            let words = format!("to {} {}", row.target.as_deref().unwrap_or_default(), row_words(row));
-            return Some((Family::BOTH.map(of), words));
+            return Some((Family::BOTH.map(of), row));
         }
         None
     }
@@ -388,6 +425,66 @@ mod tests {
             let rows: Vec<Override> = rows.iter().map(|&(kind, name, target)| row(1, kind, name, target)).collect();
             let effect = Overrides::new(rows.clone(), Time(0)).effect("api.example", &host, address, None);
             assert_eq!((effect.drained.is_some(), effect.forced), (drained, forced), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn the_row_that_goes_before_another_is_found() {
+        use OverrideKind::{Bypass, Drain, ForceUp, Pin};
+        let hosts = ["a.example", "b.example"].map(|host| Host::Name(host.into()));
+        let addresses: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|text| text.parse().unwrap());
+        let own = Some("api.example");
+        // What is there, what is given after it, and the number of the one that goes before it.
+        for (there, given, above) in [
+            ((Pin, own, "a.example"), (Drain, None, "a.example"), Some(1)),
+            ((Pin, own, "a.example"), (Drain, None, "10.0.0.1"), None),
+            ((Pin, own, "10.0.0.1"), (Drain, None, "10.0.0.1"), Some(1)),
+            ((Pin, own, "a.example"), (Drain, None, "b.example"), None),
+            ((Pin, own, "a.example"), (ForceUp, None, "b.example"), Some(1)),
+            ((Pin, Some("web.example"), "a.example"), (Drain, None, "a.example"), None),
+            ((Drain, None, "a.example"), (ForceUp, None, "a.example"), Some(1)),
+            ((Drain, None, "a.example"), (ForceUp, own, "a.example"), None),
+            ((ForceUp, own, "a.example"), (Drain, None, "a.example"), Some(1)),
+            ((ForceUp, None, "a.example"), (Drain, None, "a.example"), None),
+            ((Drain, None, "a.example"), (Drain, None, "10.0.0.1"), None),
+            ((Bypass, None, "-"), (Pin, own, "a.example"), Some(1)),
+            ((Bypass, own, "-"), (Drain, None, "a.example"), Some(1)),
+            ((Bypass, own, "-"), (Bypass, None, "-"), None),
+            ((Drain, None, "a.example"), (Pin, own, "a.example"), None),
+        ] {
+            let [there, given] = [(1, there), (2, given)].map(|(id, (kind, name, target))| row(id, kind, name, target));
+            let rows = Overrides::new(vec![there.clone(), given.clone()], Time(0));
+            let places = [(&hosts[0], addresses[0]), (&hosts[0], addresses[1]), (&hosts[1], addresses[2])];
+            let effects = places.map(|(host, address)| rows.effect("api.example", host, address, None));
+            let inputs = [0, 1, 2].map(|at: usize| Input {
+                host: places[at].0,
+                address: places[at].1,
+                forced: effects[at].forced,
+                drained: effects[at].drained.as_deref(),
+                ..up(&hosts[0])
+            });
+            let found = rows.above(&given, "api.example", &inputs).map(|row| row.id);
+            assert_eq!(found, above, "{there:?} and {given:?}");
+        }
+    }
+
+    fn up(host: &Host) -> Input<'_> {
+        Input {
+            host,
+            address: IpAddr::from([0; 4]),
+            position: 0,
+            priority: None,
+            weight: 1,
+            state: State::Up,
+            since: Time(0),
+            forced: false,
+            drained: None,
+            checked: true,
+            keeps_place: false,
+            over_limit: false,
+            latency_ms: None,
+            deviation_ms: None,
+            last_rank: None,
         }
     }
 

@@ -290,7 +290,7 @@ impl Roster {
             match timer {
                 Timer::Stale => self.forget_all_stale(now),
                 Timer::Hold(host) => self.sync_host(&host, now),
-                Timer::Overrides => self.set_overrides(self.overrides.rows().to_vec(), now),
+                Timer::Overrides => self.review_overrides(now),
                 Timer::Drains => self.expire_drains(now),
                 Timer::Fault if self.fault.hold_ends().is_some_and(|end| end <= now) => {
                     self.fault.run_out();

@@ -44,6 +44,8 @@ struct LookedUp {
     /// Who has it: places of names in the configuration, and of candidates in them.
     users: Vec<(usize, usize)>,
     resolved_at: Option<Time>,
+    /// What of that was last worth a row.
+    noted: Option<Time>,
     error: Option<String>,
 }
 
@@ -72,6 +74,14 @@ impl Ledger {
             firsts: Firsts::default(),
         };
         ledger.configure(roster);
+        // The candidates of the last run are not read at a start; its addresses are.
+        for record in &stored.endpoints {
+            if let Host::Name(host) = &record.host
+                && let Some(known) = ledger.hosts.get_mut(host)
+            {
+                known.resolved_at = known.resolved_at.max(record.resolved_at.map(|at| at.min(now)));
+            }
+        }
         ledger
     }
 
@@ -144,9 +154,12 @@ impl Ledger {
             _ => Some("the name has no address".to_owned()),
         };
         let Some(known) = self.hosts.get_mut(host) else { return };
-        let worth_a_row = known.error != error || known.resolved_at.is_none_or(|at| now.since(at).as_secs() >= 60);
+        let worth_a_row = known.error != error || known.noted.is_none_or(|at| now.since(at).as_secs() >= 60);
         if error.is_none() {
             known.resolved_at = Some(now);
+        }
+        if worth_a_row {
+            known.noted = known.resolved_at;
         }
         known.error = error;
         if worth_a_row && self.changed.last().is_none_or(|last| **last != *host) {
@@ -269,19 +282,24 @@ fn select_word(select: Select) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::resolution::LookupFailure;
     use crate::health::{CheckRef, NameSpec};
+    use crate::store::tests::endpoint;
 
     /// One name with one address, of which everything has yet to be written.
     fn begun(address: IpAddr) -> (Ledger, Roster) {
+        begun_with(Host::Address(address), &Stored::default())
+    }
+
+    fn begun_with(host: Host, stored: &Stored) -> (Ledger, Roster) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("har.toml");
-        let text = format!("[names.\"a.example\"]\ncheck = \"none\"\ncandidates = [\"{address}\"]\n");
+        let text = format!("[names.\"a.example\"]\ncheck = \"none\"\ncandidates = [\"{host}\"]\n");
         std::fs::write(&path, text).unwrap();
         let config = crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
         let name = &config.names[0];
         let check = CheckRef { id: 1, definition: "none".into(), is_none: true, own_address: true, exclusive: false };
-        let candidate =
-            CandidateSpec { host: Host::Address(address), priority: 1, weight: 1, checks: Arc::new(vec![check]) };
+        let candidate = CandidateSpec { host, priority: 1, weight: 1, checks: Arc::new(vec![check]) };
         let spec = NameSpec {
             name: "a.example".into(),
             policy: Arc::clone(&name.policy),
@@ -294,8 +312,8 @@ mod tests {
             drain_record: None,
         };
         let mut roster = Roster::new(b"machine");
-        roster.configure(vec![spec], Time(1));
-        (Ledger::new(&config, &roster, Vec::new(), &Stored::default(), Time(1)), roster)
+        roster.configure(vec![spec], Time(1_000_000));
+        (Ledger::new(&config, &roster, Vec::new(), stored, Time(1_000_000)), roster)
     }
 
     #[test]
@@ -307,6 +325,36 @@ mod tests {
             batch.endpoints.len()
         };
         assert_eq!([0, 1, 1].map(&mut rows), [0, 1, 0]);
+    }
+
+    #[test]
+    fn when_a_name_was_last_looked_up_outlives_a_restart_and_is_noted_once_a_minute() {
+        let mut stored = Stored::default();
+        for (number, at) in [(1, 400_000), (2, 500_000), (3, 2_000_000)] {
+            let mut record = endpoint("a.example", number);
+            (record.host, record.resolved_at) = (Host::Name("h.example".into()), Some(Time(at)));
+            stored.endpoints.push(record);
+        }
+        let resolved_at = |ledger: &mut Ledger, roster: &Roster| {
+            ledger.changed_candidates(roster).into_iter().map(|row| (row.resolved_at, row.error)).collect::<Vec<_>>()
+        };
+        let failed = LookupResult { v4: Err(LookupFailure::Timeout), v6: Err(LookupFailure::Timeout), ttl: None };
+        let found = LookupResult { v4: Ok(vec![[192, 0, 2, 1].into()]), ..failed.clone() };
+        // One of them was written by a clock that was ahead.
+        let (mut ledger, roster) = begun_with(Host::Name("h.example".into()), &stored);
+        ledger.looked_up("h.example", &failed, Time(1_000_000));
+        assert_eq!(resolved_at(&mut ledger, &roster)[0].0, Some(Time(1_000_000)));
+        stored.endpoints.pop();
+        let (mut ledger, roster) = begun_with(Host::Name("h.example".into()), &stored);
+        ledger.looked_up("h.example", &failed, Time(1_000_000));
+        let rows = resolved_at(&mut ledger, &roster);
+        assert!(rows.len() == 1 && rows[0].0 == Some(Time(500_000)) && rows[0].1.is_some(), "{rows:?}");
+        // Every half minute from now on.
+        let rows = (0..5).map(|half| {
+            ledger.looked_up("h.example", &found, Time(1_001_000 + half * 30_000));
+            resolved_at(&mut ledger, &roster).len()
+        });
+        assert_eq!(rows.collect::<Vec<_>>(), [1, 0, 1, 0, 1]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Notice;
 use super::counters::Totals;
-use super::upstream::{Client, Forwarder};
+use super::upstream::{Client, Forwarder, Named};
 use crate::dns::answer::{self, Asked, Transport, Verdict, Waiting};
 use crate::dns::snapshot::{Glance, Snapshot};
 use crate::dns::wire;
@@ -150,12 +150,14 @@ impl Desk {
             Verdict::Forward { asked, route, exists } => {
                 let Ok(query) = &query else { return Ok(Taken::Nothing) };
                 self.totals.forwarded.add();
-                if let Some(asked) = asked
-                    && let Some(name) = self.snapshot.counters().name(asked.name)
-                {
-                    name.count_forwarded(asked.kind);
-                }
-                self.forwarder.submit(client, query, route, exists, now);
+                let named = asked.map(|asked| {
+                    let table = self.snapshot.counters();
+                    if let Some(name) = table.name(asked.name) {
+                        name.count_forwarded(asked.kind);
+                    }
+                    Named { table: Arc::clone(table), name: asked.name, exists }
+                });
+                self.forwarder.submit(client, query, route, named, now);
                 Ok(Taken::Later)
             }
         }

@@ -29,7 +29,7 @@ use desk::Desk;
 use tcp::{ACCEPT_REST, Accepted, Connections};
 use udp::Batch;
 pub use updates::{Forwarding, Table, Update, UpdateSender};
-use upstream::{Client, Forwarder, ServerCounters};
+use upstream::{Client, Forwarder, Listed};
 
 const SIGNALS: Token = Token(0);
 const UPDATES: Token = Token(1);
@@ -94,7 +94,7 @@ pub enum Notice {
     /// The first query after [`counters::Totals::be_told`].
     Traffic,
     /// The upstream servers' counters, at the start and whenever the servers change.
-    Upstreams(Vec<(SocketAddr, Arc<ServerCounters>)>),
+    Upstreams(Vec<Listed>),
 }
 
 /// The event loop.
@@ -319,7 +319,7 @@ impl Server {
     }
 
     fn tell_upstreams(&self) {
-        (self.desk.notices)(Notice::Upstreams(self.desk.forwarder.counters()));
+        (self.desk.notices)(Notice::Upstreams(self.desk.forwarder.listed()));
     }
 
     fn change_listeners(&mut self, remove: Vec<SocketAddr>, add: Vec<os::Listener>) {

@@ -37,7 +37,7 @@ fn table(upstream: SocketAddr, limits: Limits, generation: u64) -> Table {
     let settings = |name: &str| NameSettings { name: name.parse().unwrap(), ttl: 1, other_types: OtherTypes::NoData };
     let mut snapshot = Snapshot::new(generation, vec![settings(KNOWN), settings(COLD)], &[]);
     snapshot.set(0, known(1));
-    let routes = vec![upstream::Route { servers: vec![upstream], fastest: false }];
+    let routes = vec![upstream::Route { suffix: String::new(), servers: vec![upstream], fastest: false }];
     let settings =
         upstream::Settings { routes, timeout: Duration::from_secs(4), max_forwards: 64, looping: Vec::new() };
     let forwarding = Forwarding { settings, source: None };

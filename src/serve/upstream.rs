@@ -10,7 +10,6 @@ mod connection;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::UdpSocket;
@@ -18,7 +17,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dns::inflight::{Action, Failure, InFlight, Key};
-pub use crate::dns::inflight::{Books, Client, Route, ServerCounters, Settings};
+pub use crate::dns::inflight::{Books, Client, Listed, Named, Route, ServerCounters, ServerState, Settings};
 use crate::dns::wire;
 use connection::Connection;
 
@@ -83,10 +82,9 @@ impl Forwarder {
         self.execute(now);
     }
 
-    /// Forwards a query to the servers of `route` (0 = the general ones). `configured`: another type of a
-    /// configured name, so that NXDOMAIN becomes NOERROR.
-    pub fn submit(&mut self, client: Client, query: &wire::Query<'_>, route: u16, configured: bool, now: Instant) {
-        self.core.submit(client, query, route, configured, now, &mut self.random.source());
+    /// Forwards a query to the servers of `route` (0 = the general ones).
+    pub fn submit(&mut self, client: Client, query: &wire::Query<'_>, route: u16, named: Option<Named>, now: Instant) {
+        self.core.submit(client, query, route, named, now, &mut self.random.source());
         self.execute(now);
     }
 
@@ -174,9 +172,9 @@ impl Forwarder {
         self.core.books()
     }
 
-    /// Every server's counters, to be read by any thread; ask again after [`Forwarder::reconfigure`].
-    pub fn counters(&self) -> Vec<(SocketAddr, Arc<ServerCounters>)> {
-        self.core.counters()
+    /// Every server of every list, to be read by any thread; ask again after [`Forwarder::reconfigure`].
+    pub fn listed(&self) -> Vec<Listed> {
+        self.core.listed()
     }
 
     /// Does what the core wants, until it wants no more. A failure may lead to another server, of which there are few.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::batch::{EndpointKey, NameCounters, UpstreamRow};
+use super::batch::{EndpointKey, NameCounters, Pending, UpstreamRow};
 use super::load::Stored;
 use crate::health::EndpointRecord;
 
@@ -82,9 +82,14 @@ impl Base {
         value + self.counters.get(key).copied().unwrap_or_default()
     }
 
-    /// An address that is gone and comes back begins at 0.
-    pub fn forget(&mut self, key: &EndpointKey) {
-        self.endpoints.remove(key);
+    /// A name or an address that is gone and comes back begins at 0.
+    pub fn forget_removed(&mut self, pending: &Pending) {
+        if pending.complete {
+            self.names.retain(|name, _| pending.names.contains_key(name));
+        }
+        for (key, _) in pending.endpoints.iter().filter(|(_, record)| record.is_none()) {
+            self.endpoints.remove(key);
+        }
     }
 }
 

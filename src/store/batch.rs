@@ -116,9 +116,9 @@ pub enum AnswerKind {
     Stale,
     /// NOERROR without addresses.
     Empty,
-    /// SERVFAIL.
+    /// SERVFAIL of har's own.
     Servfail,
-    /// Relayed from upstream.
+    /// Replies of upstream servers that were relayed.
     Forwarded,
 }
 
@@ -143,17 +143,17 @@ pub struct NameCounters {
 pub struct UpstreamRow {
     /// Where it is.
     pub address: SocketAddr,
-    /// The suffix it serves; empty for a general server.
+    /// The suffix it serves; empty for a general server. One in several lists has a row for each.
     pub route: String,
     /// Whether it is in use.
     pub usable: bool,
     /// Why it is not; empty if it is.
     pub note: String,
-    /// Transmissions of queries.
+    /// What it was sent, repetitions of a datagram aside.
     pub queries: u64,
-    /// Replies that counted.
+    /// What it replied to.
     pub answers: u64,
-    /// Queries it left without a reply in time.
+    /// What it left without a reply.
     pub timeouts: u64,
     /// SERVFAIL replies.
     pub servfail: u64,

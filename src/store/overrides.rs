@@ -15,7 +15,7 @@ use super::reader::NOT_A_FILE;
 use super::time::{from_text, to_text};
 use crate::dns::HostName;
 use crate::health::events::one_line;
-use crate::health::{Override, OverrideKind};
+use crate::health::{Override, OverrideKind, Time};
 
 /// Overrides that are read at most: more is a script gone wrong, and each is looked at for every address.
 pub const OVERRIDES_MAX: usize = 10_000;
@@ -216,6 +216,16 @@ fn normal(text: String) -> String {
         // An address in brackets, or nothing that can be a name.
         Err(_) => text.trim_end_matches('.').to_ascii_lowercase(),
     }
+}
+
+/// Deletes those of `orders`, which were read, that have ended: one that comes meanwhile is read, and told of, first.
+pub(super) fn delete_over(connection: &Connection, orders: &[Override], now: Time) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM override WHERE id = ?1 AND julianday(expires_at) <= julianday(?2)";
+    let mut statement = connection.prepare_cached(sql)?;
+    for order in orders.iter().filter(|order| order.expires_at.is_some_and(|end| end <= now)) {
+        statement.execute(params![order.id, to_text(now)])?;
+    }
+    Ok(())
 }
 
 /// Writes one, as a new row or (when a file was begun anew) under the number it had.

@@ -15,7 +15,7 @@ CREATE TABLE daemon (
     started_at   TEXT    NOT NULL,
     heartbeat_at TEXT    NOT NULL,           -- moves every second or so while it runs
     stopped_at   TEXT,                       -- NULL while it runs, and after a crash
-    note         TEXT    NOT NULL            -- what a person should know, '' if nothing
+    note         TEXT    NOT NULL            -- its status line: what is up, and what is wrong
 ) STRICT;
 
 -- Totals that belong to no name: a row a counter, since the state file was begun.
@@ -39,7 +39,7 @@ CREATE TABLE name (
     answers_stale  INTEGER NOT NULL DEFAULT 0,   -- with addresses under the all-down rule, held or not known yet
     answers_empty  INTEGER NOT NULL DEFAULT 0,   -- NOERROR without addresses
     answers_servfail INTEGER NOT NULL DEFAULT 0,
-    answers_forwarded INTEGER NOT NULL DEFAULT 0 -- relayed from upstream
+    answers_forwarded INTEGER NOT NULL DEFAULT 0 -- replies of upstream servers
 ) STRICT, WITHOUT ROWID;
 
 -- What a name answers now: a row a family.

@@ -482,7 +482,7 @@ impl Thread {
         match self.transact(&pending, history, last) {
             Ok(()) => {
                 self.failing_since = None;
-                self.forget_removed(&pending);
+                self.base.forget_removed(&pending);
                 if let Err(error) = self.sum_up(last) {
                     // The slots wait for the next time.
                     self.failed(&error);
@@ -515,8 +515,7 @@ impl Thread {
         let saved = save::save(&transaction, pending, &self.base, &mut self.targets, !history.is_zero())?;
         save::prune(&transaction, now, history_ms, pending.results.len())?;
         if expired {
-            let sql = "DELETE FROM override WHERE julianday(expires_at) <= julianday(?1)";
-            transaction.execute(sql, [super::time::to_text(now)])?;
+            overrides::delete_over(&transaction, &self.overrides, now)?;
         }
         if clean {
             save::prune_targets(&transaction, now, history_ms)?;
@@ -547,12 +546,6 @@ impl Thread {
         let rows = self.summary.save(connection, now(), last)?;
         self.untidy |= rows >= LARGE;
         Ok(())
-    }
-
-    fn forget_removed(&mut self, pending: &Pending) {
-        for (key, _) in pending.endpoints.iter().filter(|(_, record)| record.is_none()) {
-            self.base.forget(key);
-        }
     }
 
     fn failed(&mut self, error: &rusqlite::Error) {

@@ -285,6 +285,38 @@ fn slips_are_refused_with_the_nearest_that_is_known() {
 }
 
 #[test]
+fn an_order_that_does_nothing_says_what_goes_before_it() {
+    let (har, _backends, _upstream) = start();
+    let pinned = har.run(&["pin", "api.example", "127.0.0.2", "--reason", "migration"]).ok();
+    assert!(!pinned.contains("warning"), "{pinned}");
+    let basis = "SELECT basis FROM answer WHERE name = 'api.example' AND family = 'A'";
+    har.until_sql(basis, |basis| basis == "pinned");
+    let status = har.run(&["status", "api.example"]).ok();
+    assert!(status.contains("api.example A  127.0.0.2  pinned to 127.0.0.2 until undone"), "no age: {status}");
+    let out = har.run(&["drain", "127.0.0.2"]).ok();
+    let line =
+        "warning: no effect on api.example as long as override 1 holds: pin api.example to 127.0.0.2 until undone";
+    assert!(out.contains(line) && !out.contains("web.example"), "{out}");
+    both(&har, "127.0.0.2", "127.0.0.3");
+    let out = har.run(&["force-up", "127.0.0.2", "--name", "web.example"]).ok();
+    assert!(!out.contains("warning"), "a row for the name before one for all: {out}");
+    let out = har.run(&["drain", "127.0.0.2"]).ok();
+    assert!(out.contains("no effect on web.example as long as override 3 holds: force-up 127.0.0.2"), "{out}");
+    har.run(&["bypass", "--for", "1h"]).ok();
+    let out = har.run(&["pin", "web.example", "127.0.0.3"]).ok();
+    assert!(out.contains("no effect on web.example as long as override 4 holds: bypass every name"), "{out}");
+}
+
+#[test]
+fn an_order_by_sql_that_was_over_when_it_came_is_told_of_and_goes() {
+    let (har, _backends, _upstream) = start();
+    let row = "('drain', '127.0.0.2', datetime('now', '-5 hours', '+10 minutes'))";
+    write(&har, &format!("INSERT INTO override (kind, target, expires_at) VALUES {row}"));
+    until_event(&har, "drain of 127.0.0.2 was over when it came (times are UTC), until 20%");
+    har.until_sql("SELECT count(*) FROM override", |count| count == "0");
+}
+
+#[test]
 fn the_list_says_what_is_left_and_by_whom() {
     let (mut har, _backends, _upstream) = start();
     let mut drain = har.tool("drain");

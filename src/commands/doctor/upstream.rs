@@ -1,5 +1,6 @@
 //! The upstream servers: are there any, do they answer, do they lead back to har.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::ask::{Heard, Upstream};
@@ -97,7 +98,9 @@ fn left_out(scene: &Scene<'_>, servers: &[SocketAddr], out: &mut Vec<Finding>) {
     let asked = scene.facts.asked.as_ref().map(|asked| asked.upstreams.as_slice()).unwrap_or_default();
     // What it did not say here either is told below.
     let is_silent = |address| asked.iter().any(|upstream| upstream.address == address && is_dead(upstream));
-    for row in kept.upstreams.iter().filter(|row| servers.contains(&row.address)) {
+    // A server in several lists has a row for each.
+    let mut told = HashSet::new();
+    for row in kept.upstreams.iter().filter(|row| servers.contains(&row.address) && told.insert(row.address)) {
         let place = row.address.to_string();
         if row.note == UpstreamRow::LOOP {
             out.push(

@@ -2,7 +2,7 @@
 
 use crate::commands::fitness::{Fitness, Level};
 use crate::commands::status::{
-    age, answer, daemon_line, endpoints, no_address, observed, why_without, without_address,
+    age, answer, daemon_line, endpoints, is_ordered, no_address, observed, why_without, without_address,
 };
 use crate::health::{EndpointRecord, Family, Host, Outcome, State, Time};
 use crate::store::{Life, NameRow, Stored, time};
@@ -144,7 +144,8 @@ impl View<'_> {
                     let addresses: Vec<String> = answer.addresses.iter().map(ToString::to_string).collect();
                     let addresses = if addresses.is_empty() { "nothing".to_owned() } else { addresses.join(" ") };
                     line.push(Style::Bold, format!("→ {addresses}"));
-                    line.push(Style::Dim, format!("  {}: {}", age(self.now, answer.since), answer.reason));
+                    let age = if is_ordered(answer) { String::new() } else { age(self.now, answer.since) + ": " };
+                    line.push(Style::Dim, format!("  {age}{}", answer.reason));
                 }
             }
             rows.push(line);

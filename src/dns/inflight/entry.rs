@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::servers::ServerId;
+use super::servers::{ServerId, count};
 use super::table::Key;
-use super::{Client, RouteServers};
+use super::{Client, Named, RouteServers};
 
 /// Transmissions of one query: every server a few times within the longest sensible timeout.
 pub(super) const MOST_ATTEMPTS: usize = 16;
@@ -25,8 +25,8 @@ pub(super) struct Entry {
     /// Most that the client takes in one message.
     pub limit: usize,
     pub route: Arc<RouteServers>,
-    /// Whether NXDOMAIN becomes NOERROR.
-    pub configured: bool,
+    /// The configured name that it is for, until what became of it is counted.
+    pub named: Option<Named>,
     pub admitted: Instant,
     pub deadline: Instant,
     /// When something has to be done.
@@ -94,7 +94,7 @@ impl Entry {
             question_end: 0,
             limit: 0,
             route,
-            configured: false,
+            named: None,
             admitted: now,
             deadline: now,
             wake: now,
@@ -139,6 +139,13 @@ impl Entry {
     pub fn is_refused(&self) -> bool {
         let sent = !self.attempts.is_empty() && self.held.is_none();
         sent && self.attempts.iter().all(|attempt| attempt.state == AttemptState::Lost)
+    }
+
+    /// A transmission to a server came to nothing.
+    pub fn unanswered(&self, server: ServerId) {
+        if let Some(counters) = self.route.counters(server) {
+            count(&counters.timeouts);
+        }
     }
 
     /// Those of its transmissions that went to a server over TCP.

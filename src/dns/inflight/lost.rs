@@ -66,7 +66,10 @@ impl InFlight {
         let entry = self.entries.get_mut(waiting.query)?;
         let attempt = entry.attempts.get_mut(usize::from(waiting.attempt))?;
         attempt.state = state;
-        let (server, via) = (attempt.server, attempt.via);
+        let (server, via, heard) = (attempt.server, attempt.via, attempt.heard.is_some());
+        if state == AttemptState::Lost && !heard {
+            entry.unanswered(server);
+        }
         if !entry.ghost {
             return Some((server, via));
         }

@@ -7,9 +7,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::time::{Duration, Instant};
 
-use super::{ServerCounters, count};
+use super::Route;
 
 /// Least wait before a retransmission: above what a busy host's scheduler adds.
 pub(super) const LEAST_WAIT: Duration = Duration::from_millis(15);
@@ -33,6 +34,112 @@ const GAIN: (f64, f64) = (0.125, 0.25);
 /// Index of a server's record.
 pub(super) type ServerId = u16;
 
+/// What one server did for those who asked one list, for any thread to read (relaxed). Counted are transmissions, each
+/// with its repetitions from the same port as one: of `queries` some are `answers`, some are `timeouts`, and of a few
+/// nothing can be said, because nobody waits for them any more.
+#[derive(Debug, Default)]
+pub struct ServerCounters {
+    /// Sent to it.
+    pub queries: AtomicU64,
+    /// It replied.
+    pub answers: AtomicU64,
+    /// It did not reply in time, its port was closed, or there was no way to it.
+    pub timeouts: AtomicU64,
+    /// It replied SERVFAIL.
+    pub servfail: AtomicU64,
+}
+
+/// What one server is like, whichever lists hold it; for any thread to read (relaxed).
+#[derive(Debug, Default)]
+pub struct ServerState {
+    /// Smoothed round trip in microseconds; 0 = none measured.
+    pub rtt_us: AtomicU64,
+    /// 0 = not known yet, 1 = alive, 2 = dead.
+    pub state: AtomicU8,
+    /// Not asked, because har's own queries come back from it ([`Settings::looping`](super::Settings::looping)).
+    pub looping: AtomicBool,
+}
+
+impl ServerState {
+    /// The state of a server that does not answer: left out, and tried again every few seconds.
+    pub const DEAD: u8 = 2;
+}
+
+/// A server in a list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// With its port.
+    pub address: SocketAddr,
+    /// [`Route::suffix`] of the list.
+    pub route: Arc<str>,
+    /// Of this list.
+    pub counters: Arc<ServerCounters>,
+    /// Of all lists.
+    pub state: Arc<ServerState>,
+}
+
+/// One more. Only the event loop counts, so that two plain instructions do what would otherwise take a locked one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// A route with the records of its servers.
+pub(super) struct RouteServers {
+    pub suffix: Arc<str>,
+    /// Those that may be asked.
+    pub servers: Vec<ServerId>,
+    pub fastest: bool,
+    /// All that are listed.
+    counters: Vec<(ServerId, Arc<ServerCounters>)>,
+}
+
+impl RouteServers {
+    /// A route without servers.
+    pub fn new(route: &Route) -> RouteServers {
+        let (suffix, count) = (route.suffix.as_str().into(), route.servers.len());
+        RouteServers {
+            suffix,
+            servers: Vec::with_capacity(count),
+            fastest: route.fastest,
+            counters: Vec::with_capacity(count),
+        }
+    }
+
+    /// Takes up a server, with its counters in the list that was in this one's place.
+    pub fn list(&mut self, id: ServerId, looping: bool, before: Option<&RouteServers>) {
+        if self.lists(id) {
+            return;
+        }
+        if !looping {
+            self.servers.push(id);
+        }
+        let counters = before.and_then(|before| before.counters.iter().find(|(known, _)| *known == id));
+        self.counters.push((id, counters.map_or_else(Arc::default, |(_, counters)| Arc::clone(counters))));
+    }
+
+    pub fn lists(&self, id: ServerId) -> bool {
+        self.counters(id).is_some()
+    }
+
+    /// What is counted of a server; nothing is of one that a reload took off the list.
+    pub fn counters(&self, id: ServerId) -> Option<&ServerCounters> {
+        self.counters.iter().find(|(known, _)| *known == id).map(|(_, counters)| &**counters)
+    }
+
+    /// Its servers, as others see them.
+    pub fn listed<'a>(&'a self, servers: &'a Servers) -> impl Iterator<Item = Listed> + 'a {
+        self.counters.iter().filter_map(|(id, counters)| {
+            let server = servers.get(*id)?;
+            Some(Listed {
+                address: server.address,
+                route: Arc::clone(&self.suffix),
+                counters: Arc::clone(counters),
+                state: Arc::clone(&server.state),
+            })
+        })
+    }
+}
+
 /// How much a server takes over TCP.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TcpLimits {
@@ -45,7 +152,7 @@ pub(super) struct TcpLimits {
 /// One server's record.
 pub(super) struct Server {
     pub address: SocketAddr,
-    pub counters: Arc<ServerCounters>,
+    state: Arc<ServerState>,
     /// Smoothed round trip and mean deviation, seconds.
     rtt: Option<(f64, f64)>,
     last_heard: Option<Instant>,
@@ -69,7 +176,7 @@ impl Server {
     pub fn new(address: SocketAddr) -> Server {
         Server {
             address,
-            counters: Arc::default(),
+            state: Arc::default(),
             rtt: None,
             last_heard: None,
             silent_from: None,
@@ -102,6 +209,11 @@ impl Server {
     /// Whether it has answered, and has not missed more than one transmission since.
     pub fn is_reliable(&self) -> bool {
         self.last_heard.is_some() && self.missed < 2 && !self.is_dead()
+    }
+
+    pub fn set_looping(&mut self, looping: bool) {
+        self.looping = looping;
+        self.state.looping.store(looping, Relaxed);
     }
 
     /// Whether TCP is worth a try.
@@ -144,7 +256,6 @@ impl Server {
     /// A reply came that was awaited. `sample`: the round trip, when it is known.
     pub fn heard(&mut self, sample: Option<Duration>, good: bool, now: Instant) {
         (self.last_heard, self.silent_from, self.missed) = (Some(now), None, 0);
-        count(&self.counters.answers);
         if !good {
             return;
         }
@@ -154,9 +265,9 @@ impl Server {
             let (rtt, deviation) = self.rtt.get_or_insert((sample, sample / 2.0));
             *deviation += GAIN.1 * ((sample - *rtt).abs() - *deviation);
             *rtt += GAIN.0 * (sample - *rtt);
-            self.counters.rtt_us.store((*rtt * 1e6) as u64, Relaxed);
+            self.state.rtt_us.store((*rtt * 1e6) as u64, Relaxed);
         }
-        self.counters.state.store(1, Relaxed);
+        self.state.state.store(1, Relaxed);
     }
 
     /// A transmission went unanswered for longer than it should have. Returns whether that was the server's death.
@@ -181,7 +292,7 @@ impl Server {
         let lived = self.probe_at.is_none();
         if lived {
             self.probe_at = Some(now + PROBE_EVERY);
-            self.counters.state.store(2, Relaxed);
+            self.state.state.store(2, Relaxed);
         }
         lived
     }
@@ -264,10 +375,6 @@ impl Servers {
 
     pub fn get_mut(&mut self, id: ServerId) -> Option<&mut Server> {
         self.records.get_mut(usize::from(id))?.as_mut()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Server> {
-        self.records.iter().flatten()
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Server> {

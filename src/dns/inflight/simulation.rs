@@ -116,7 +116,7 @@ impl World {
     fn new(seed: u64, fastest: bool, upstreams: Vec<Upstream>) -> World {
         let start = Instant::now();
         let servers = (0..upstreams.len()).map(address).collect();
-        let core = InFlight::new(&with_limits(vec![Route { servers, fastest }], 4096));
+        let core = InFlight::new(&with_limits(vec![Route { suffix: String::new(), servers, fastest }], 4096));
         World {
             dice: Dice(seed),
             seed,
@@ -161,7 +161,7 @@ impl World {
         };
         let parsed = wire::parse(bytes).unwrap();
         let dice = &mut self.dice;
-        self.core.submit(client, &parsed, 0, false, self.now, &mut || dice.next());
+        self.core.submit(client, &parsed, 0, None, self.now, &mut || dice.next());
         self.execute();
     }
 
@@ -553,7 +553,10 @@ fn chaos_step(world: &mut World, dice: &mut Dice, limit: usize) {
         15 => {
             let keep = 1 + dice.below(world.upstreams.len() as u64) as usize;
             let servers = (0..keep).map(address).collect();
-            world.core.reconfigure(&with_limits(vec![Route { servers, fastest: dice.percent(50) }], limit));
+            world.core.reconfigure(&with_limits(
+                vec![Route { suffix: String::new(), servers, fastest: dice.percent(50) }],
+                limit,
+            ));
         }
         16 if dice.percent(30) => {
             world.core.renew(world.now, &mut || dice.next());

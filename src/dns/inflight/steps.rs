@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::budget::Need;
 use super::entry::{Attempt, AttemptState, Entry, MOST_ATTEMPTS, Via};
-use super::servers::{Explore, LEAST_WAIT, Server, ServerId};
+use super::servers::{Explore, LEAST_WAIT, Server, ServerId, count};
 use super::sockets::{self, Waiting};
 use super::{
-    Action, Client, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, count, ede, rcode, table::Key, wire,
+    Action, Client, GHOST_FOR, InFlight, MOST_GHOSTS, Random, SPARE, SWEEP_EVERY, ede, rcode, table::Key, wire,
 };
 
 /// One query in so many is copied to the servers that are not in use, at most once a second each.
@@ -201,10 +201,10 @@ impl InFlight {
         };
         let Some((via, id)) = from else { return false };
         self.books.sent += 1;
-        if let Some(record) = self.servers.get(server) {
-            count(&record.counters.queries);
-        }
         let Some(entry) = self.entries.get_mut(key) else { return false };
+        if let Some(counters) = entry.route.counters(server) {
+            count(&counters.queries);
+        }
         let state = AttemptState::Waiting;
         let (sends, overdue, heard) = (1, false, None);
         entry.attempts.push(Attempt { server, via, id, first_sent: now, last_sent: now, sends, overdue, heard, state });
@@ -241,9 +241,6 @@ impl InFlight {
         attempt.last_sent = now;
         self.actions.push_back(Action::Send { socket, query: key, id: attempt.id });
         self.books.sent += 1;
-        if let Some(record) = self.servers.get(attempt.server) {
-            count(&record.counters.queries);
-        }
     }
 
     /// A reply that matches one of a query's transmissions.
@@ -260,10 +257,19 @@ impl InFlight {
         } else {
             attempt.state = AttemptState::Bad;
         }
+        // The second reply to one that was repeated is none to another transmission.
+        if before.heard.is_none()
+            && let Some(counters) = entry.route.counters(before.server)
+        {
+            count(&counters.answers);
+            if code == rcode::SERVFAIL {
+                count(&counters.servfail);
+            }
+        }
         let superseded = entry.attempts.iter().any(|other| other.first_sent > before.first_sent);
         let useless = entry.is_tcp() && !entry.ghost && wire::is_truncated(bytes);
         let (ghost, over) = (entry.ghost, entry.waiting().next().is_none());
-        self.book_reply(&before, superseded, code, bad, now);
+        self.book_reply(&before, superseded, bad, now);
         if !listens_on {
             self.release(before.via, before.id, now);
         }
@@ -283,7 +289,7 @@ impl InFlight {
     }
 
     /// Learns from a reply: the server's round trip, and whether what was sent after it had been needed.
-    fn book_reply(&mut self, attempt: &Attempt, superseded: bool, code: u16, bad: bool, now: Instant) {
+    fn book_reply(&mut self, attempt: &Attempt, superseded: bool, bad: bool, now: Instant) {
         let Some(server) = self.servers.get_mut(attempt.server) else { return };
         let since_last = || now.saturating_duration_since(attempt.last_sent);
         let prompt = || since_last() <= server.rtt().map_or(PROMPT, |rtt| PROMPT.max(2 * rtt));
@@ -297,9 +303,6 @@ impl InFlight {
         let measured = answered_at.filter(|_| matches!(attempt.via, Via::Udp(_)));
         let sample = measured.map(|at| at.saturating_duration_since(attempt.first_sent));
         server.heard(sample, !bad, now);
-        if code == rcode::SERVFAIL {
-            count(&server.counters.servfail);
-        }
         if attempt.heard.is_some() {
             // Takes back the verdict that the first of the two replies led to.
             self.budget.verdict(false);
@@ -334,8 +337,11 @@ impl InFlight {
         let Some(entry) = self.entries.get_mut(key) else { return };
         reply.extend_from_slice(bytes);
         wire::set_id(&mut reply, entry.id);
-        if entry.configured {
-            wire::relay_nxdomain_as_noerror(&mut reply);
+        if let Some(named) = entry.named.take() {
+            if named.exists {
+                wire::relay_nxdomain_as_noerror(&mut reply);
+            }
+            named.relayed();
         }
         if reply.len() > entry.limit {
             wire::set_id(&mut entry.message, entry.id);
@@ -361,11 +367,11 @@ impl InFlight {
         self.books.expired += 1;
         if let Some(entry) = self.entries.get(key) {
             for attempt in entry.waiting() {
-                if let Some(server) = self.servers.get_mut(attempt.server) {
-                    count(&server.counters.timeouts);
-                    if !attempt.overdue {
-                        server.missed(attempt.last_sent, now);
-                    }
+                entry.unanswered(attempt.server);
+                if !attempt.overdue
+                    && let Some(server) = self.servers.get_mut(attempt.server)
+                {
+                    server.missed(attempt.last_sent, now);
                 }
                 self.budget.verdict(true);
             }
@@ -377,6 +383,9 @@ impl InFlight {
     fn refuse(&mut self, key: Key) {
         let mut reply = self.buffer();
         let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Some(named) = entry.named.take() {
+            named.unreached();
+        }
         wire::set_id(&mut entry.message, entry.id);
         if let Ok(query) = wire::parse(&entry.message) {
             wire::error(&query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR), &mut reply);
@@ -419,8 +428,8 @@ impl InFlight {
     fn bury(&mut self, key: Key, now: Instant) {
         let Some(entry) = self.entries.get(key) else { return };
         for attempt in entry.waiting().filter(|attempt| attempt.heard.is_none()) {
+            entry.unanswered(attempt.server);
             if let Some(server) = self.servers.get_mut(attempt.server) {
-                count(&server.counters.timeouts);
                 server.missed(attempt.last_sent, now);
             }
             if entry.attempts.iter().any(|other| other.first_sent > attempt.first_sent) {
@@ -448,7 +457,9 @@ impl InFlight {
 
     /// Takes a query out of the table and its transmissions off their sockets.
     pub(super) fn end(&mut self, key: Key, now: Instant) {
-        let Some(entry) = self.entries.remove(key) else { return };
+        let Some(mut entry) = self.entries.remove(key) else { return };
+        // The table of a configuration that is over must not be kept by an entry that waits for use.
+        entry.named = None;
         if entry.held.is_some() {
             self.streams.release_held(key);
         }

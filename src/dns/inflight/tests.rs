@@ -1,8 +1,10 @@
 //! Single situations of the core, step by step.
 
+mod counts;
 mod tcp;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -31,7 +33,8 @@ pub(super) fn with_limits(routes: Vec<Route>, max_forwards: usize) -> Settings {
 }
 
 fn listed(servers: &[u8]) -> Route {
-    Route { servers: servers.iter().map(|last| address(*last)).collect(), fastest: false }
+    let servers = servers.iter().map(|last| address(*last)).collect();
+    Route { suffix: String::new(), servers, fastest: false }
 }
 
 fn address(last: u8) -> SocketAddr {
@@ -82,12 +85,12 @@ impl Table {
     }
 
     fn ask(&mut self, client: Client, message: &[u8], millis: u64) -> Vec<Sent> {
-        self.ask_as(client, message, false, millis)
+        self.ask_as(client, message, 0, None, millis)
     }
 
-    fn ask_as(&mut self, client: Client, message: &[u8], configured: bool, millis: u64) -> Vec<Sent> {
+    fn ask_as(&mut self, client: Client, message: &[u8], route: u16, named: Option<Named>, millis: u64) -> Vec<Sent> {
         let parsed = wire::parse(message).unwrap();
-        self.call(millis, |core, now, random| core.submit(client, &parsed, 0, configured, now, random));
+        self.call(millis, |core, now, random| core.submit(client, &parsed, route, named, now, random));
         self.sent()
     }
 
@@ -175,7 +178,9 @@ fn a_reply_is_adapted_to_its_client() {
         (false, 9, 29, 9, false, 29),
     ] {
         let asked = query(500, "abc");
-        let sent = table.ask_as(udp(1), &asked, configured, 0);
+        let names = Arc::new(NameTable::new(0, 1));
+        let named = configured.then_some(Named { table: names, name: 0, exists: true });
+        let sent = table.ask_as(udp(1), &asked, 0, named, 0);
         let mut answer = reply(&sent[0].bytes, code);
         answer.resize(length, 0);
         table.receive(&sent[0], &answer, 1);
@@ -311,7 +316,7 @@ fn a_server_that_always_fails_is_left_out_and_comes_back() {
 #[test]
 fn the_fastest_is_asked_once_all_are_measured() {
     let servers = vec![address(1), address(2)];
-    let mut table = Table::new(vec![Route { servers, fastest: true }], 10);
+    let mut table = Table::new(vec![Route { fastest: true, servers, ..listed(&[]) }], 10);
     let mut sent = table.ask(udp(1), &query(1, "a"), 0);
     sent.sort_by_key(|sent| sent.to);
     assert_eq!(to(&sent), [1, 2]);
@@ -357,7 +362,7 @@ fn no_server_is_servfail_at_once() {
     assert_eq!(table.code(), Some(rcode::SERVFAIL));
     let parsed = query(1, "a");
     let parsed = wire::parse(&parsed).unwrap();
-    table.call(0, |core, now, random| core.submit(udp(1), &parsed, 7, false, now, random));
+    table.call(0, |core, now, random| core.submit(udp(1), &parsed, 7, None, now, random));
     assert_eq!(table.code(), Some(rcode::SERVFAIL));
     assert_eq!(table.core.deadline(), None);
 }
@@ -457,7 +462,7 @@ fn new_servers_take_over_what_is_under_way() {
     table.receive(&other[0], &reply(&other[0].bytes, 0), 28);
     table.expire(5000);
     table.call(5001, |core, _, _| core.reconfigure(&with_limits(vec![listed(&[2, 3])], 10)));
-    let known: Vec<_> = table.core.counters().into_iter().map(|(address, _)| address).collect();
+    let known: Vec<_> = table.core.listed().into_iter().map(|server| server.address).collect();
     assert_eq!(known, [address(2), address(3)]);
 }
 
@@ -467,7 +472,7 @@ fn a_burst_leaves_no_memory_behind() {
     for port in 0..4000 {
         table.call(0, |core, now, random| {
             let message = query(port, "burst");
-            core.submit(udp(port), &wire::parse(&message).unwrap(), 0, false, now, random);
+            core.submit(udp(port), &wire::parse(&message).unwrap(), 0, None, now, random);
             while core.next_action().is_some() {}
         });
         if port == 600 {
@@ -556,9 +561,9 @@ fn a_server_that_leads_back_is_not_asked_and_its_record_is_kept() {
     let again = table.expire(20);
     assert_eq!(again.iter().map(|sent| sent.to).collect::<Vec<_>>(), [2]);
     assert_eq!(table.ask(udp(2), &query(8, "b"), 21)[0].to, 2);
-    let counters = table.core.counters();
-    let of_first = &counters.iter().find(|(server, _)| *server == address(1)).unwrap().1;
-    assert!(of_first.looping.load(Ordering::Relaxed) && of_first.queries.load(Ordering::Relaxed) == 1);
+    let servers = table.core.listed();
+    let first = servers.iter().find(|server| server.address == address(1)).unwrap();
+    assert!(first.state.looping.load(Relaxed) && first.counters.queries.load(Relaxed) == 1);
     // Nobody is left: the new fails at once, the old waits for what is out and asks nobody.
     settings.looping = vec![address(1), address(2)];
     table.core.reconfigure(&settings);

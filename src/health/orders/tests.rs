@@ -91,6 +91,37 @@ fn rows_that_make_no_sense_are_told_of_once() {
 }
 
 #[test]
+fn an_order_that_was_over_when_it_came_is_told_of_once() {
+    let mut world = world(vec![two()]);
+    world.roster.set_overrides(Vec::new(), world.now);
+    let mut late = row(1, OverrideKind::Drain, None, Some("10.0.0.1"));
+    late.expires_at = Some(Time(START.0 - 1000));
+    for _ in 0..2 {
+        world.roster.set_overrides(vec![late.clone()], world.now);
+    }
+    let lines = told(&mut world);
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("drain of 10.0.0.1 was over when it came (times are UTC), until 20"),
+        "{lines:?}"
+    );
+    assert_eq!(world.answer(), ["10.0.0.1"]);
+    // Those that end in their time stay in the table until the writer comes to it.
+    let mut ends =
+        [row(2, OverrideKind::Drain, None, Some("10.0.0.1")), row(3, OverrideKind::Drain, None, Some("10.0.0.2"))];
+    ends[0].expires_at = Some(world.now.after(Duration::from_secs(1)));
+    ends[1].expires_at = Some(world.now.after(Duration::from_secs(2)));
+    world.roster.set_overrides(ends.to_vec(), world.now);
+    assert_eq!(told(&mut world).len(), 2, "both begin");
+    world.run(Duration::from_secs(3));
+    world.roster.set_overrides(ends.to_vec(), world.now);
+    let lines = told(&mut world);
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.contains(" ends, until ")), "{lines:?}");
+    world.roster.set_overrides(Vec::new(), world.now);
+    world.roster.set_overrides(vec![late], world.now);
+    assert_eq!(told(&mut world).len(), 1, "given again");
+}
+
+#[test]
 fn a_row_for_one_name_holds_through_a_reload_and_is_told_of_when_its_name_goes() {
     let mut world = world(vec![two()]);
     world.roster.set_overrides(vec![row(1, OverrideKind::Drain, Some("web.example"), Some("10.0.0.1"))], world.now);

@@ -23,7 +23,7 @@ struct Loop {
 impl Loop {
     fn new(servers: &[SocketAddr]) -> Loop {
         let poll = Poll::new().unwrap();
-        let route = Route { servers: servers.to_vec(), fastest: false };
+        let route = Route { suffix: String::new(), servers: servers.to_vec(), fastest: false };
         let settings =
             Settings { routes: vec![route], timeout: Duration::from_secs(4), max_forwards: 1000, looping: Vec::new() };
         let registry = poll.registry().try_clone().unwrap();
@@ -32,7 +32,7 @@ impl Loop {
     }
 
     fn ask(&mut self, client: Client, message: &[u8]) {
-        self.forwarder.submit(client, &wire::parse(message).unwrap(), 0, false, Instant::now());
+        self.forwarder.submit(client, &wire::parse(message).unwrap(), 0, None, Instant::now());
     }
 
     /// Turns the loop until a condition holds.
@@ -149,7 +149,7 @@ fn a_closed_port_is_followed_by_the_second_server_at_once() {
     let (asked, from) = turns.received(&second);
     second.send_to(&answer(&asked), from).unwrap();
     assert_eq!(turns.reply().1, answer(&query(1, "a")));
-    let state = |at: usize| turns.forwarder.counters()[at].1.state.load(std::sync::atomic::Ordering::Relaxed);
+    let state = |at: usize| turns.forwarder.listed()[at].state.state.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((state(0), state(1)), (2, 1));
 }
 
@@ -163,7 +163,7 @@ fn no_server_is_servfail_at_once_and_no_reply_is_servfail_in_time() {
     let (_silent, address) = server();
     let mut turns = Loop::new(&[address]);
     let settings = Settings {
-        routes: vec![Route { servers: vec![address], fastest: false }],
+        routes: vec![Route { suffix: String::new(), servers: vec![address], fastest: false }],
         timeout: Duration::from_millis(200),
         max_forwards: 10,
         looping: Vec::new(),

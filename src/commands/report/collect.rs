@@ -143,7 +143,14 @@ fn pick(
             let found = stored.names.iter().position(|(row, _)| *row.name == *spelled);
             found.ok_or_else(|| format!("'{spelled}' is not a configured name; `har status` lists them"))
         };
-        return Ok((wanted.names.iter().map(find).collect::<Result<_, _>>()?, levels, None));
+        let mut picked: Vec<usize> = Vec::new();
+        for index in wanted.names.iter().map(find) {
+            let index = index?;
+            if !picked.contains(&index) {
+                picked.push(index);
+            }
+        }
+        return Ok((picked, levels, None));
     }
     // Trouble first, then what moved most, then as configured.
     order.sort_by_key(|&(level, changes, index)| (level, std::cmp::Reverse(changes), index));

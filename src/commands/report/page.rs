@@ -233,6 +233,9 @@ fn latency_caption(report: &Report, addresses: &[AddressView]) -> String {
     if addresses.iter().any(|address| address.series.has_sums) {
         words.push_str(" Before the single results that are kept: five-minute sums, with their mean as line and their least and 95th percentile as shadow.");
     }
+    if addresses.iter().any(|address| address.series.has_several()) {
+        words.push_str(" Of several checks of an address the latency is the first one's, and the table counts the one that failed most.");
+    }
     if addresses.iter().any(|address| !address.former.is_empty()) {
         words.push_str(" Upright dashes: a check was another one until then.");
     }
@@ -260,12 +263,12 @@ fn table(markup: &mut Markup, name: &NameView) {
 
 fn row(markup: &mut Markup, address: &AddressView, head: &[&'static str; 8]) {
     let series = &address.series;
-    let figures = series.figures();
+    let (figures, (checks, passed)) = (series.figures(), series.counts());
     let ms = |value: Option<f32>| value.map_or_else(|| "–".to_owned(), |value| milliseconds(value.into()));
     let cells = [
         address.latency_ms.map_or_else(|| "–".to_owned(), milliseconds),
-        grouped(series.checks),
-        share(series.passed, series.checks),
+        grouped(checks),
+        share(passed, checks),
         ms(figures.map(|figures| figures.median)),
         ms(figures.map(|figures| figures.p95)),
         ms(figures.map(|figures| figures.greatest)),

@@ -113,6 +113,135 @@ fn an_earlier_check_of_an_address_that_two_names_have_is_nobodys() {
     assert!(!page.contains("redefined\"") && !page.contains("8080"));
 }
 
+/// The checks and the share of those that passed in the table's row of each address.
+fn counts_of(page: &str) -> Vec<(String, String)> {
+    let cell = |row: &str, label: &str| {
+        let cell = row.split(&format!("data-label=\"{label}\"")).nth(1).unwrap();
+        cell.split(['>', '<']).nth(1).unwrap().to_owned()
+    };
+    let rows = page.split("<th scope=\"row\">").skip(1);
+    rows.map(|row| (cell(row, "Checks"), cell(row, "Passed"))).collect()
+}
+
+/// A name with the address of `h1.example.com`, which it knows under another name.
+fn with_an_alias() -> Batch {
+    let mut batch = complete(1);
+    let mut alias = endpoint("alias.example.com", 1);
+    alias.host = crate::health::Host::Name("db1.example.com".into());
+    batch.names.push(name_row("alias.example.com"));
+    batch.endpoints.push(alias);
+    batch
+}
+
+fn filed_under(host: &str, mut results: Vec<ResultRow>) -> Vec<ResultRow> {
+    results.iter_mut().for_each(|row| row.host = crate::health::Host::Name(host.into()));
+    results
+}
+
+#[test]
+fn a_check_that_two_candidates_share_counts_for_both_whomever_it_is_filed_under() {
+    let mut batch = with_an_alias();
+    batch.results = ten_minutes(30, 1, "http://{host}/", Outcome::Ok);
+    // A reload moved it to the other one, and another one moved it back.
+    batch.results.extend(filed_under("db1.example.com", ten_minutes(20, 1, "http://{host}/", Outcome::Timeout)));
+    batch.results.extend(ten_minutes(10, 1, "http://{host}/", Outcome::Ok));
+    let page = page_of(vec![batch], &options(&[]));
+    assert_eq!(counts_of(&page), vec![("180".to_owned(), "66.67 %".to_owned()); 2], "{page}");
+}
+
+#[test]
+fn two_checks_of_the_same_words_are_each_counted_for_their_own_candidate() {
+    let mut batch = with_an_alias();
+    batch.results = ten_minutes(10, 1, "http://{host}/", Outcome::Ok);
+    batch.results.extend(filed_under("db1.example.com", ten_minutes(10, 1, "http://{host}/", Outcome::Timeout)));
+    let page = page_of(vec![batch], &options(&["api.example.com", "alias.example.com"]));
+    let expected = ["100 %", "0.00 %"].map(|share| ("60".to_owned(), share.to_owned()));
+    assert_eq!(counts_of(&page), expected, "{page}");
+}
+
+#[test]
+fn an_address_passes_when_all_its_checks_do_and_its_latency_is_that_of_the_first() {
+    let mut batch = complete(1);
+    batch.endpoints[0].definition = "tcp:80; http://{host}/".into();
+    batch.results = ten_minutes(20, 1, "tcp:80", Outcome::Ok);
+    let mut other = ten_minutes(20, 1, "http://{host}/", Outcome::Timeout);
+    other[0].result.outcome = Outcome::Ok;
+    other[0].result.total = Duration::from_millis(777);
+    batch.results.extend(other);
+    let page = page_of(vec![batch], &options(&[]));
+    let (checks, passed) = counts_of(&page).remove(0);
+    assert_eq!((checks.as_str(), passed.as_str()), ("60", "1.67 %"), "{page}");
+    assert!(!page.contains("777") && page.contains("Of several checks of an address"), "{page}");
+}
+
+#[test]
+fn a_name_that_is_asked_for_twice_has_one_section() {
+    let page = page_of(vec![complete(1)], &options(&["api.example.com", "API.example.com."]));
+    assert!(page.contains("id=\"n1\"") && !page.contains("id=\"n2\""), "{page}");
+}
+
+#[test]
+fn every_check_counts_once_where_single_results_are_no_longer_all_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let mut batch = complete(1);
+    // One in ten seconds for 50 minutes; of the last 12 they are kept.
+    let one = |number: u64| result(1, Time(minutes_ago(50).0 + number * 10_000), Outcome::Ok, 8);
+    batch.results = (0..299).map(one).collect();
+    writer.send(batch);
+    assert!(writer.flush(LONG));
+    writer.set_history(Duration::from_secs(720));
+    writer.send(Batch { results: vec![one(299)], ..Batch::default() });
+    assert!(writer.flush(LONG));
+    let left = crate::store::tests::count(&path, "SELECT count(*) FROM check_result");
+    assert!((70..75).contains(&left), "{left}");
+    let mut out = Vec::new();
+    run(&path, &options(&[]), "web-1".to_owned(), &mut out).unwrap();
+    assert!(writer.stop(LONG));
+    let page = String::from_utf8(out).unwrap();
+    assert_eq!(counts_of(&page), [("300".to_owned(), "100 %".to_owned())], "{page}");
+    assert!(page.contains("Single results are kept since") && !page.contains("nothing is shown"), "{page}");
+}
+
+#[test]
+fn what_is_not_yet_summed_up_and_no_longer_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let mut batch = complete(1);
+    // So long ago that the next slot is over, too.
+    let begin = time::now().0 / 300_000 * 300_000 - 900_000;
+    let result_at = |second: u64| result(1, Time(begin + second * 1000), Outcome::Ok, 8);
+    batch.results = (0..280).map(result_at).collect();
+    writer.send(batch);
+    assert!(writer.flush(LONG));
+    assert!(writer.stop(LONG));
+    // A crash in the second slot, of which the single results are gone but for some.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let late = "UPDATE check_result SET at_unix_ms = at_unix_ms + 290000; DELETE FROM check_result WHERE id <= 200;
+        UPDATE endpoint SET interval_ms = 1000; UPDATE name SET interval_ms = 1000";
+    connection.execute_batch(late).unwrap();
+    let mut out = Vec::new();
+    run(&path, &options(&[]), "web-1".to_owned(), &mut out).unwrap();
+    let page = String::from_utf8(out).unwrap();
+    assert_eq!(counts_of(&page), [("360".to_owned(), "100 %".to_owned())], "{page}");
+    let wanted = format!("From {} to ", plot::minute(Time(begin + 300_000)));
+    assert!(page.contains(&wanted) && page.contains("nothing is shown"), "{page}");
+}
+
+/// The clock was ahead by 20 minutes for the first ten.
+#[test]
+fn checks_count_once_after_a_clock_that_was_ahead() {
+    let mut batch = complete(1);
+    batch.results = ten_minutes(20, 1, "http://{host}/", Outcome::Ok);
+    for ago in [30, 20, 10] {
+        batch.results.extend(ten_minutes(ago, 1, "http://{host}/", Outcome::Ok));
+    }
+    let page = page_of(vec![batch], &options(&[]));
+    assert_eq!(counts_of(&page), [("240".to_owned(), "100 %".to_owned())], "{page}");
+}
+
 #[test]
 fn hostile_text_from_outside_stays_text() {
     let hostile = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u{202e}\u{7}";
@@ -244,7 +373,7 @@ fn ten_thousand_names_stay_a_page_with_the_troubled_ones_first() {
     for address in report.names.iter_mut().flat_map(|name| &mut name.addresses) {
         for part in 0..1600u64 {
             let at = Time(report.period.from.0 + part * DAY.as_millis() as u64 / 1600);
-            address.series.check(at, (part % 50 != 0).then_some(1.0 + (part * 7919 % 1000) as f32));
+            address.series.check(0, at, (part % 50 != 0).then_some(1.0 + (part * 7919 % 1000) as f32));
         }
     }
     let page = page::page(&report);

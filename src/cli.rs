@@ -98,10 +98,10 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// Finds it, and says on standard error when the configuration is invalid.
+    /// Finds it, and says on standard error when the configuration is invalid or closed to this user.
     fn find(self) -> Result<Ground, Failure> {
         let ground = ground::find(&self.config, self.state)?;
-        if let Some(warning) = &ground.warning {
+        if let Some(warning) = &ground.warning() {
             say(&format!("har: {warning}"));
         }
         Ok(ground)
@@ -200,11 +200,16 @@ fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Ended {
         Command::CheckConfig(file) => commands::check_config::run(&file.config, out),
         Command::Status(arguments) => {
             let Status { file, name, json, check, watch } = arguments;
-            // A monitoring system is to hear of it; who looks at a screen sees the warning.
-            if let (true, None, Err(report)) = (check, &file.state, config::load(&file.config)) {
-                return commands::status::unknown(&report.to_string(), out);
-            }
-            let state = file.find()?.state;
+            // A monitoring system is to hear that it is invalid; who looks at a screen sees the warning.
+            let ground = if check { ground::find(&file.config, file.state) } else { file.find() };
+            let state = match ground {
+                Ok(ground) => match ground.invalid().filter(|_| check) {
+                    Some(report) => return commands::status::unknown(&report.to_string(), out),
+                    None => ground.state,
+                },
+                Err(Failure::Usage(line)) if check => return commands::status::unknown(&line, out),
+                Err(failure) => return Err(failure),
+            };
             let options = StatusOptions { name, json, check };
             if watch {
                 return commands::watch::run(&state, &options, watch_output(), out);

@@ -3,7 +3,7 @@
 //! [`load`] reads a file and its includes and returns either a [`Config`] in which every default is filled
 //! in and every value was found possible, or a [`Report`] with everything that is wrong, at once.
 //! `raw` walks over the files with the typed readers of `table`, `names` and `check` read the larger parts, `url`,
-//! `values` and `include` know single texts, `glimpse` reads what a broken file still shows, `report` words the problems, [`defaults`] holds the defaults.
+//! `values` and `include` know single texts, `files` opens and reads, `glimpse` reads what a broken file still shows, `report` words the problems, [`defaults`] holds the defaults.
 //! Nothing here opens a socket or looks a name up.
 
 mod check;
@@ -11,6 +11,7 @@ mod databases;
 pub mod defaults;
 mod discover;
 mod exec;
+mod files;
 mod glimpse;
 mod hosts;
 mod include;
@@ -36,8 +37,9 @@ use crate::health::{Pace, Policy, Thresholds};
 pub use databases::{Password, PostgresCheck, PostgresRole, PostgresTls, RedisCheck, RedisLogin, RedisRole};
 pub use discover::{Discover, Sentinels, Source, Template};
 pub use exec::ExecCheck;
+pub use files::{Unread, open_file};
 pub use report::{Problem, Report};
-pub use table::open_file;
+use table::Purpose;
 pub use tls::TlsCheck;
 
 /// A complete configuration.
@@ -333,7 +335,16 @@ pub struct TcpCheck {
 /// # Errors
 /// A [`Report`] of every problem found in any of the files, each with file, line, column and key.
 pub fn load(path: &Path) -> Result<Config, Report> {
-    raw::load(path, raw::open_any)
+    raw::load(path, files::open_any, Purpose::Run)
+}
+
+/// Reads and checks it for somebody who looks at what a daemon does with it: files that only checks open, such as keys,
+/// are the daemon's to read.
+///
+/// # Errors
+/// As [`load`].
+pub fn look(path: &Path) -> Result<Config, Report> {
+    raw::load(path, files::open_any, Purpose::Look)
 }
 
 /// Reads and checks it again, for a daemon that runs: a pipe would be empty by now, or keep its reader waiting for ever.
@@ -341,7 +352,7 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// # Errors
 /// As [`load`]; and a main file that is no regular one.
 pub fn load_again(path: &Path) -> Result<Config, Report> {
-    raw::load(path, table::open_file)
+    raw::load(path, files::open_file, Purpose::Run)
 }
 
 /// Where a configuration says the state file is, whatever else is wrong with it; `None` when that cannot be told.

@@ -90,6 +90,7 @@ impl Probe {
     /// Runs the checks once.
     pub fn run(self, out: &mut dyn Write) -> Ended {
         let config = config::load(&self.file.config).map_err(Failure::Config)?;
+        commands::probe::become_runner(&config)?;
         commands::probe::run(&config, self.name.as_deref(), self.json, out)
     }
 }
@@ -97,7 +98,7 @@ impl Probe {
 impl Explain {
     /// Says what is answered and why.
     pub fn run(self, out: &mut dyn Write) -> Ended {
-        let config = config::load(&self.file.config).map_err(Failure::Config)?;
+        let config = config::look(&self.file.config).map_err(Failure::Config)?;
         commands::explain::run(&config, &self.name, out)
     }
 }

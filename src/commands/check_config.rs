@@ -1,26 +1,40 @@
 //! `har check-config`: reads the configuration as the daemon would and says what is in it, or all that is wrong.
 //!
-//! Nothing is opened but the configuration and the files it names; no daemon is asked and none is needed.
+//! Nothing is opened but the configuration and the files it names; no daemon is asked and none is needed. Root tries
+//! them for the user whom the daemon runs as, too.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::runner::Runner;
 use super::{Ended, Failure};
-use crate::config::{self, Config, Servers};
+use crate::config::{self, Config, Problem, Servers};
 
 /// Prints a summary of a valid configuration and its warnings.
 ///
 /// # Errors
 /// [`Failure::Config`] with everything that is wrong.
 pub fn run(path: &Path, out: &mut dyn Write) -> Ended {
-    let config = config::load(path).map_err(Failure::Config)?;
+    let mut config = config::load(path).map_err(Failure::Config)?;
+    let runner = Runner::look(&config, None).map_err(|error| Failure::Run(error.to_string()))?;
+    config.warnings.extend(warnings(&config, &runner));
     summary(&config, out)?;
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the daemon would stumble over on this host. No errors: the file may be for another host, or not in its place yet.
+fn warnings(config: &Config, runner: &Runner) -> Vec<Problem> {
+    let missing = runner.missing.iter().map(|why| Problem::of_file(config.path.clone(), why.as_str()));
+    let closed = runner.closed.iter().map(|closed| {
+        let message = format!("the daemon runs as {}, who may not read this file; {}", runner.name, closed.mend);
+        Problem::of_file(closed.path.clone(), message)
+    });
+    missing.chain(closed).collect()
 }
 
 /// What is in the configuration, a line a subject.

@@ -37,6 +37,7 @@ use super::{Ended, Failure};
 use crate::config::{Config, values};
 use crate::os::holder::Held;
 use crate::store::{Life, time};
+use ask::Heard;
 use configuration::counted;
 use facts::{Facts, Kept, shown};
 use finding::{Finding, Severity};
@@ -79,7 +80,7 @@ pub struct DoctorOptions {
 /// What is judged: the facts, and what several subjects read from them.
 pub struct Scene<'a> {
     facts: &'a Facts,
-    /// `None` when it is missing or invalid.
+    /// `None` when it is missing, invalid or not this user's to read.
     config: Option<&'a Config>,
     resolv: &'a ResolvConf,
     resolved: &'a Resolved,
@@ -124,15 +125,30 @@ impl Scene<'_> {
         self.facts.state.kept.as_ref()?.as_ref().ok()
     }
 
-    /// Whether a daemon runs: its process has a port, or its state file lives. Only root sees the first.
+    /// Whether a daemon runs: its process has a port, or its state file lives.
     fn runs_har(&self) -> bool {
-        let held = self.facts.ports.iter().flat_map(|port| [&port.udp, &port.tcp]);
-        let is_har = |held: &Held| matches!(held, Held::By(holder) if holder.command == "har");
-        held.into_iter().any(is_har) || self.kept().is_some_and(|kept| kept.life == Life::Running)
+        self.facts.daemon.is_some() || self.kept().is_some_and(|kept| kept.life == Life::Running)
+    }
+
+    /// Whether its process has this port, as far as that can be seen.
+    fn has_port(&self, address: std::net::SocketAddr) -> bool {
+        let of_har = |held: &Held| match held {
+            Held::By(holder) => holder.command == "har",
+            Held::Unseen => self.facts.daemon.is_some(),
+            Held::Free => false,
+        };
+        self.facts.ports.iter().any(|port| port.address == address && of_har(&port.udp))
+    }
+
+    /// Whether it is silent on a port that it has: the process hangs, or something on this host is in between.
+    fn is_mute(&self) -> bool {
+        let heard = self.facts.asked.iter().flat_map(|asked| &asked.listeners);
+        heard.into_iter().any(|listener| listener.udp == Heard::Silence && self.has_port(listener.address))
     }
 }
 
-/// Looks, judges and prints. Exit status 0 without a problem, 1 with one, 2 when the configuration is none.
+/// Looks, judges and prints. Exit status 0 without a problem, 1 with one, 2 when the configuration is none, or not this
+/// user's to read.
 ///
 /// # Errors
 /// When the root is no folder or the output cannot be written.
@@ -141,7 +157,7 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Ended {
         return Err(Failure::Usage(format!("--root {}: there is no such folder", options.root.display())));
     }
     let root = Root::new(&options.root);
-    let facts = Facts::collect(&root, &options.config, time::now());
+    let facts = Facts::collect(&root, &options.config, time::now()).map_err(|error| Failure::Run(error.to_string()))?;
     let findings = diagnose(&facts);
     let text = if options.json { json(&findings, options) } else { report(&findings, options) };
     out.write_all(text.as_bytes())?;

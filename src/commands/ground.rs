@@ -14,46 +14,72 @@ use crate::store::Reader;
 pub struct Ground {
     /// The state file.
     pub state: PathBuf,
-    /// The configuration; `None` = it is invalid, or was not asked for.
+    /// The configuration; `None` = it is invalid, cannot be read by this user, or was not asked for.
     pub config: Option<Config>,
+    /// Why there is no configuration although it was asked for.
+    pub report: Option<Report>,
+}
+
+impl Ground {
+    /// What is wrong with the configuration, when it is that and not only closed to this user.
+    pub fn invalid(&self) -> Option<&Report> {
+        self.report.as_ref().filter(|report| !report.is_denied())
+    }
+
     /// What the user should know about the configuration, a line.
-    pub warning: Option<String>,
+    pub fn warning(&self) -> Option<String> {
+        let report = self.report.as_ref()?;
+        let what = if report.is_denied() { "is not this user's to read" } else { "is invalid" };
+        Some(format!(
+            "the configuration {what} ({}): going by the state file {} alone",
+            first(report),
+            self.state.display()
+        ))
+    }
 }
 
 /// Finds the state file: `state` if that is given, else what the configuration `file` says.
 ///
 /// # Errors
-/// When the configuration is invalid and does not show where the state file is.
+/// When the configuration cannot be taken and does not show where the state file is.
 pub fn find(file: &Path, state: Option<PathBuf>) -> Result<Ground, Failure> {
     if let Some(state) = state {
-        return Ok(Ground { state, config: None, warning: None });
+        return Ok(Ground { state, config: None, report: None });
     }
-    let report = match config::load(file) {
-        Ok(config) => return Ok(Ground { state: config.server.state.clone(), config: Some(config), warning: None }),
+    let report = match config::look(file) {
+        Ok(config) => return Ok(Ground { state: config.server.state.clone(), config: Some(config), report: None }),
         Err(report) => report,
     };
     let default = Path::new(defaults::STATE);
     let state = config::state_path(file).or_else(|| is_of(default, file).then(|| default.to_owned()));
     let Some(state) = state else {
-        let hint = "it cannot be read where the state file is: mend the configuration or name the file with --state";
-        return Err(Failure::Usage(format!("{hint}\n{report}")));
+        let mend = if report.is_denied() { "run the command as a user who may read" } else { "mend" };
+        let why = first(&report);
+        let line = format!(
+            "{why}: where the state file is is not known; {mend} the configuration, or name the file with --state"
+        );
+        return Err(Failure::Usage(line));
     };
-    let warning = Some(warning(&report, &state));
-    Ok(Ground { state, config: None, warning })
+    Ok(Ground { state, config: None, report: Some(report) })
+}
+
+/// What is wrong, in a line.
+fn first(report: &Report) -> String {
+    let first = report.0.first().map(ToString::to_string).unwrap_or_default();
+    let more = if report.0.len() > 1 { ", and more" } else { "" };
+    first.lines().next().unwrap_or_default().to_owned() + more
 }
 
 /// Whether a state file is that of the daemon that was started with this configuration.
 fn is_of(state: &Path, file: &Path) -> bool {
     let stored = Reader::open(state).and_then(|reader| reader.load()).ok();
-    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    stored.and_then(|stored| stored.daemon).is_some_and(|daemon| Path::new(&daemon.config) == path)
+    stored.and_then(|stored| stored.daemon).is_some_and(|daemon| same_file(Path::new(&daemon.config), file))
 }
 
-fn warning(report: &Report, state: &Path) -> String {
-    let first = report.0.first().map(ToString::to_string).unwrap_or_default();
-    let first = first.lines().next().unwrap_or_default();
-    let more = if report.0.len() > 1 { ", and more" } else { "" };
-    format!("the configuration is invalid ({first}{more}): going by the state file {} alone", state.display())
+/// Whether two paths lead to the same file, by whatever links; of one that is gone its place counts.
+pub(super) fn same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    one == other || matches!((real(one), real(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 #[cfg(test)]
@@ -82,6 +108,6 @@ mod tests {
         let file = folder.path().join("har.toml");
         assert!(matches!(find(&file, None), Err(Failure::Usage(line)) if line.contains("--state")));
         let named = find(&file, Some("har.db".into())).unwrap();
-        assert_eq!((named.state.as_path(), named.warning), (Path::new("har.db"), None));
+        assert_eq!((named.state.as_path(), named.warning()), (Path::new("har.db"), None));
     }
 }

@@ -17,6 +17,7 @@ pub mod overrides;
 pub mod probe;
 pub mod replay;
 pub mod report;
+mod runner;
 pub mod status;
 mod subject;
 mod table;

@@ -11,13 +11,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use serde::Serialize;
 
-use super::{Ended, subject, table};
+use super::{Ended, Failure, runner, subject, table};
 use crate::config::{Config, Route};
 use crate::dns::HostName;
 use crate::health::{CheckRef, CheckResult, Host, NameSpec, Outcome};
 use crate::mailbox::Inbox;
+use crate::os::privileges;
 use crate::poll::catalogue::Catalogue;
 use crate::poll::discovery::Finder;
 use crate::poll::lookup::{self, Lookup, Options, Upstreams};
@@ -62,6 +64,17 @@ struct Verdict {
     /// Addresses of which every check passed.
     up: usize,
     addresses: usize,
+}
+
+/// Gives root up as the daemon does: what it may not read or run fails here too, and no command of an `exec` check is
+/// run as root that was meant for another. To be called before there is a second thread.
+///
+/// # Errors
+/// When `server.user` does not exist, or the kernel refuses.
+pub fn become_runner(config: &Config) -> Result<(), Failure> {
+    let failed = |error: crate::os::Error| Failure::Run(error.to_string());
+    let account = if Uid::effective().is_root() { runner::account(config, None).map_err(failed)? } else { None };
+    privileges::drop_to(account.map(|(account, _)| account).as_ref()).map_err(failed)
 }
 
 /// Probes every name, or one. Exit status 0 when each has an address of which every check passes, else 1.

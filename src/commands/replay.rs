@@ -9,11 +9,12 @@ mod course;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ground::same_file;
 use super::{Ended, Failure};
 use crate::config::{self, Config};
 use crate::health::{Family, Host, NameSpec, Time};
@@ -57,7 +58,7 @@ struct Line {
 
 /// Replays the recorded results and shows the difference.
 pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> Ended {
-    let new = config::load(&options.new).map_err(Failure::Config)?;
+    let new = config::look(&options.new).map_err(Failure::Config)?;
     let state = options.state.clone().unwrap_or_else(|| new.server.state.clone());
     let failure = |error: ReadError| Failure::Run(error.to_string());
     let reader = Reader::open(&state).map_err(failure)?;
@@ -68,7 +69,7 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
             "no daemon has written this state: name the old configuration with --old".to_owned(),
         ));
     };
-    let old = config::load(&old_path).map_err(|report| {
+    let old = config::look(&old_path).map_err(|report| {
         Failure::Usage(format!("the old configuration cannot be read; name another one with --old\n{report}"))
     })?;
     let targets = reader.targets().map_err(failure)?;
@@ -113,11 +114,6 @@ pub fn run(options: &ReplayOptions, machine_id: &[u8], out: &mut dyn Write) -> E
 /// be run do not matter here.
 fn specs(config: &Config, stored: &Stored) -> Vec<NameSpec> {
     Catalogue::default().compile(&mut refit::with_stored(config, stored)).specs
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    canonical(one) == canonical(other)
 }
 
 fn recording(targets: &[TargetRow], stored: &Stored) -> Recording {

@@ -11,6 +11,8 @@ use crate::health::{AllDown, DualStack, LatencyOf, Select, Spread};
 
 /// The configuration file when `--config` is not given.
 pub const CONFIG: &str = "/etc/har/har.toml";
+/// Whom the packages have har run as: nobody's default, for what is said where no user is stated.
+pub const USER: &str = "har";
 /// `server.listen`
 pub const LISTEN: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), super::values::DNS_PORT),

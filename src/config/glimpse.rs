@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::table::open_file;
-use super::{defaults, raw};
+use super::defaults;
+use super::files::{open_file, read};
 
 /// The path of the state file; `None` when the file cannot be read, or is not sound and does not show one.
 pub(super) fn state(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let text = raw::read_file(&path, open_file).ok()?;
+    let text = read(&path, open_file).ok()?;
     let (document, errors) = DeTable::parse_recoverable(&text);
     let server = document.get_ref().get("server").map(|item| item.get_ref());
     let stated = match server {
@@ -33,7 +33,7 @@ pub(super) fn state(path: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Option<PathBuf> {
+    fn shown(text: &str) -> Option<PathBuf> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("har.toml");
         std::fs::write(&path, text).unwrap();
@@ -52,19 +52,19 @@ mod tests {
             "[server]\nttl = 5\n",
             "what is this?\n",
         ] {
-            assert_eq!(read(&format!("{server}{rest}")), Some("state/har.db".into()), "{rest}");
+            assert_eq!(shown(&format!("{server}{rest}")), Some("state/har.db".into()), "{rest}");
         }
-        assert_eq!(read(&format!("[defaults\ncheck = none\n{server}")), Some("state/har.db".into()));
-        assert_eq!(read("[server]\nstate = \"/srv/har.db\"\nlisten = 5\n"), Some("/srv/har.db".into()));
-        assert_eq!(read("[server]\nstate = \"/srv/har.db\nlisten = 5\n"), Some("/srv/har.db".into()));
-        assert_eq!(read("[server]\nlisten = 5\n"), Some(defaults::STATE.into()));
+        assert_eq!(shown(&format!("[defaults\ncheck = none\n{server}")), Some("state/har.db".into()));
+        assert_eq!(shown("[server]\nstate = \"/srv/har.db\"\nlisten = 5\n"), Some("/srv/har.db".into()));
+        assert_eq!(shown("[server]\nstate = \"/srv/har.db\nlisten = 5\n"), Some("/srv/har.db".into()));
+        assert_eq!(shown("[server]\nlisten = 5\n"), Some(defaults::STATE.into()));
     }
 
     #[test]
     fn what_cannot_be_known_is_not_guessed() {
-        assert_eq!(read("[server]\nstate = 5\n"), None);
-        assert_eq!(read("[server]\nstate = \"\"\n"), None);
-        assert_eq!(read("[server\nstate = /srv/har.db\n"), None);
+        assert_eq!(shown("[server]\nstate = 5\n"), None);
+        assert_eq!(shown("[server]\nstate = \"\"\n"), None);
+        assert_eq!(shown("[server\nstate = /srv/har.db\n"), None);
         assert_eq!(state(Path::new("/nonexistent/har.toml")), None);
     }
 }

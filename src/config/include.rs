@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::files::Unread;
 use super::table::{Item, Problems};
 
 /// Files that one configuration can include; more than a folder of names holds is a mistake.
@@ -23,6 +24,10 @@ pub(super) fn files(item: &Item<'_>, main: &Path, folder: &Path, problems: &mut 
                 item.wrong(problems, format_args!("at most {MAX_FILES} files; this stands for {}", found.len()));
             }
             Ok(found) => files.extend(found.into_iter().filter(|path| seen.insert(path.clone()))),
+            Err(unread @ Unread::Denied(_)) => {
+                let message = format!("cannot look for included files: {unread}");
+                problems.unopened(item.spot, item.key, &unread, message);
+            }
             Err(reason) => item.wrong(problems, format_args!("a path such as \"conf.d/*.toml\"; {reason}")),
         }
     }
@@ -30,34 +35,39 @@ pub(super) fn files(item: &Item<'_>, main: &Path, folder: &Path, problems: &mut 
 }
 
 /// The files a path or pattern stands for.
-fn matching(path: &Path, main: &Path) -> Result<Vec<PathBuf>, String> {
+fn matching(path: &Path, main: &Path) -> Result<Vec<PathBuf>, Unread> {
+    let wrong = |words: &str| Err(Unread::Wrong(words.to_owned()));
+    let failed = |path: &Path, error: std::io::Error| match Unread::from(error) {
+        Unread::Denied(words) => Unread::Denied(format!("{}: {words}", path.display())),
+        unread => Unread::Wrong(format!("{}: {unread}", path.display())),
+    };
     let is_pattern = |text: &str| text.contains(['*', '?']);
     let Some(last) = path.file_name().and_then(|name| name.to_str()) else {
-        return Err("it names no file".to_owned());
+        return wrong("it names no file");
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
     if folder.to_str().is_some_and(is_pattern) {
-        return Err("* and ? are only known in the last part of a path".to_owned());
+        return wrong("* and ? are only known in the last part of a path");
     }
     if path.to_str().is_some_and(|text| text.ends_with('/')) {
-        return Err("it names a folder".to_owned());
+        return wrong("it names a folder");
     }
     if !is_pattern(last) {
         return match std::fs::metadata(path) {
-            _ if path == main => Err("the file includes itself".to_owned()),
-            Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder", path.display())),
+            _ if path == main => wrong("the file includes itself"),
+            Ok(metadata) if metadata.is_dir() => wrong(&format!("{} is a folder", path.display())),
             Ok(_) => Ok(vec![path.to_owned()]),
-            Err(error) => Err(format!("{}: {error}", path.display())),
+            Err(error) => Err(failed(path, error)),
         };
     }
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(format!("{}: {error}", folder.display())),
+        Err(error) => return Err(failed(folder, error)),
     };
     let mut found = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| format!("{}: {error}", folder.display()))?;
+        let entry = entry.map_err(|error| failed(folder, error))?;
         let name = entry.file_name();
         let hit = name.to_str().is_some_and(|name| !name.starts_with('.') && matches(last.as_bytes(), name.as_bytes()));
         let path = entry.path();

@@ -4,8 +4,6 @@
 //! tables `server` and `upstream` are read here, those of names in `names`.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,15 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::address;
+use super::files::{self, Open, open_file};
 use super::names::{Common, MAX_TTL, Names, Settings, check_fast};
 use super::report::Source;
-use super::table::{At, Item, Problems, Table, open_file};
+use super::table::{At, Item, Problems, Purpose, Table};
 use super::values;
 use super::{Config, Order, Report, Route, Server, Servers, Upstream, defaults, include, syntax};
 use crate::dns::HostName;
 
-/// Longest file that is read: a hundred thousand names fit, and offsets in it fit 32 bits.
-const MAX_FILE: u64 = 64 << 20;
 /// `server.tcp_idle`
 const TCP_IDLES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 /// `server.history`: at most a year.
@@ -30,24 +27,16 @@ const HISTORIES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs
 /// `upstream.timeout`: stub resolvers give up after seconds.
 const UPSTREAM_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
-/// How a file is opened, or why not.
-pub(super) type Open = fn(&Path) -> Result<File, String>;
-
-/// Opens what may be read only once: a command's configuration may come through a pipe.
-pub(super) fn open_any(path: &Path) -> Result<File, String> {
-    File::open(path).map_err(|error| error.to_string())
-}
-
 /// Reads everything, the main file through `open`. See [`super::load`].
-pub(super) fn load(path: &Path, open: Open) -> Result<Config, Report> {
+pub(super) fn load(path: &Path, open: Open, purpose: Purpose) -> Result<Config, Report> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let mut problems = Problems::default();
-    let text = match read_file(&path, open) {
+    let mut problems = Problems::new(purpose);
+    let text = match files::read(&path, open) {
         Ok(text) => text,
-        Err(reason) => {
-            let mend = "write one (har.toml.example is a start), make it readable, or name another with --config";
-            problems.error_of_file(&path, format!("cannot read the configuration: {reason}; {mend}"));
+        Err(unread) => {
+            let message = format!("cannot read the configuration: {unread}; {}", unread.mend());
+            problems.unread(&path, &unread, message);
             return Err(problems.finish().0);
         }
     };
@@ -80,7 +69,7 @@ pub(super) fn load(path: &Path, open: Open) -> Result<Config, Report> {
     }
     let mut names = names.names;
     names.shrink_to_fit();
-    warn_of_secrets(&mut problems);
+    warn_of_secrets(parts.server.as_ref().and_then(|(server, _)| server.user.as_deref()), &mut problems);
     match (parts.server, parts.upstream) {
         (Some((server, _)), Some(upstream)) if problems.is_empty() => {
             let warnings = problems.finish().1;
@@ -115,10 +104,10 @@ fn read_parts(mut root: Table<'_>, folder: &Path, problems: &mut Problems) -> Pa
 
 /// Reads a file of names.
 fn read_included(path: &Path, names: &mut Names<'_>, problems: &mut Problems) {
-    let text = match read_file(path, open_file) {
+    let text = match files::read(path, open_file) {
         Ok(text) => text,
-        Err(reason) => {
-            problems.error_of_file(path, format!("cannot read the included file: {reason}"));
+        Err(unread) => {
+            problems.unread(path, &unread, format!("cannot read the included file: {unread}"));
             return;
         }
     };
@@ -132,23 +121,6 @@ fn read_included(path: &Path, names: &mut Names<'_>, problems: &mut Problems) {
     }
     if let Some(damage) = damage {
         problems.forget(|spot| damage.makes_up(&text, file, spot));
-    }
-}
-
-/// Reads a text file.
-pub(super) fn read_file(path: &Path, open: Open) -> Result<Arc<str>, String> {
-    let mut text = Vec::new();
-    open(path)?.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(format!("it is longer than {} MiB", MAX_FILE >> 20));
-    }
-    match String::from_utf8(text) {
-        Ok(text) => Ok(text.into()),
-        Err(error) => {
-            let good = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..good].iter().filter(|&&byte| byte == b'\n').count() + 1;
-            Err(format!("it is not UTF-8 text (line {line})"))
-        }
     }
 }
 
@@ -346,15 +318,17 @@ fn read_defaults(item: Option<&Item<'_>>, folder: &Path, problems: &mut Problems
     settings
 }
 
-/// Warns of files that hold a secret and that everybody may read.
-fn warn_of_secrets(problems: &mut Problems) {
+/// Warns of files that hold a secret and that everybody may read. What mends it must leave them to whom har runs as.
+fn warn_of_secrets(user: Option<&str>, problems: &mut Problems) {
     for (spot, key) in problems.take_secrets() {
         let Some(source) = problems.sources.get(spot.file as usize) else { continue };
         let mode = std::fs::metadata(&source.path).map(|metadata| metadata.permissions().mode());
         if mode.is_ok_and(|mode| mode & 0o004 != 0) {
             let message = format!(
-                "this file holds a password and everybody on this host can read it; chmod o-r {}",
-                source.path.display()
+                "this file holds a password and everybody on this host can read it; leave it to the group of the user \
+                 that har runs as: chgrp {} {path}; chmod 640 {path}",
+                user.unwrap_or(defaults::USER),
+                path = source.path.display()
             );
             problems.warn(spot, key, message);
         }

@@ -28,6 +28,8 @@ pub struct Problem {
     pub key: String,
     /// What was found and what is allowed.
     pub message: String,
+    /// Nothing is known to be wrong: this user may not read what is meant.
+    pub denied: bool,
     /// The offending line, shortened and without secrets.
     excerpt: Option<Excerpt>,
 }
@@ -50,7 +52,15 @@ pub struct Report(pub Vec<Problem>);
 impl Problem {
     /// A problem of a file as a whole: it cannot be opened, for one.
     pub fn of_file(file: impl Into<Arc<Path>>, message: impl Into<String>) -> Problem {
-        Problem { file: file.into(), line: 0, column: 0, key: String::new(), message: message.into(), excerpt: None }
+        let (file, message) = (file.into(), message.into());
+        Problem { file, line: 0, column: 0, key: String::new(), message, denied: false, excerpt: None }
+    }
+}
+
+impl Report {
+    /// Whether nothing is wrong but that this user may not read some of it: that says nothing about the configuration.
+    pub fn is_denied(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|problem| problem.denied)
     }
 }
 
@@ -78,9 +88,10 @@ impl fmt::Display for Report {
             writeln!(f, "{problem}")?;
         }
         match self.0.len() {
-            1 => f.write_str("1 problem"),
-            count => write!(f, "{count} problems"),
+            1 => f.write_str("1 problem")?,
+            count => write!(f, "{count} problems")?,
         }
+        if self.is_denied() { f.write_str(", in what this user may not read") } else { Ok(()) }
     }
 }
 
@@ -117,7 +128,7 @@ impl Source {
             () => redact(whole),
         };
         let excerpt = Excerpt::new(&shown, column - 1, width);
-        Problem { file: Arc::clone(&self.path), line, column, key, message, excerpt: Some(excerpt) }
+        Problem { file: Arc::clone(&self.path), line, column, key, message, denied: false, excerpt: Some(excerpt) }
     }
 
     /// Whether a line continues a list or a table that begins on an earlier line, beside a secret word.

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::files::{Unread, open_file};
 use super::report::{Source, redact};
 use super::values::{self, DURATION_FORM, show_duration};
 use super::{Check, Problem, Report};
@@ -70,9 +70,21 @@ fn write_key(f: &mut fmt::Formatter<'_>, key: &str) -> fmt::Result {
     if bare { f.write_str(key) } else { write!(f, "{key:?}") }
 }
 
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To run with it, or to say whether that could be done: checks must be able to open their files.
+    #[default]
+    Run,
+    /// To look at what a daemon does with it: what only its checks open is the daemon's to read, not this user's.
+    Look,
+}
+
 /// Everything found so far, the files it was found in, and what is only worth finding out once.
 #[derive(Default)]
 pub(super) struct Problems {
+    /// What it is read for.
+    purpose: Purpose,
     /// The files read, the main one first.
     pub sources: Vec<Source>,
     /// What is wrong.
@@ -88,7 +100,7 @@ pub(super) struct Problems {
     /// Patterns that are known to compile: thousands of names may share one.
     patterns: HashSet<String>,
     /// Files that were tried to open, and the error.
-    opened: HashMap<PathBuf, Option<String>>,
+    opened: HashMap<PathBuf, Option<Unread>>,
     /// The first secret in each file.
     secrets: HashMap<u32, (Spot, String)>,
     /// Lists of checks that candidates have, each once, and the last of them.
@@ -97,11 +109,25 @@ pub(super) struct Problems {
 }
 
 impl Problems {
+    /// Nothing found yet.
+    pub fn new(purpose: Purpose) -> Problems {
+        Problems { purpose, ..Problems::default() }
+    }
+
     /// Notes an error. The same sentence at the same place is noted once.
     pub fn error(&mut self, spot: Spot, key: impl fmt::Display, message: impl Into<String>) {
-        let message = message.into();
+        self.note(spot, key, message.into(), false);
+    }
+
+    /// Notes that a path named at this place cannot be opened.
+    pub fn unopened(&mut self, spot: Spot, key: impl fmt::Display, unread: &Unread, message: String) {
+        self.note(spot, key, message, matches!(unread, Unread::Denied(_)));
+    }
+
+    fn note(&mut self, spot: Spot, key: impl fmt::Display, message: String, denied: bool) {
         if self.told.insert((spot, message.clone())) {
-            let problem = self.problem(spot, key.to_string(), message);
+            let mut problem = self.problem(spot, key.to_string(), message);
+            problem.denied = denied;
             self.errors.push((spot, problem));
         }
     }
@@ -126,9 +152,11 @@ impl Problems {
         self.errors.retain(|(spot, _)| !of(*spot));
     }
 
-    /// Notes an error of a file as a whole.
-    pub fn error_of_file(&mut self, file: &Path, message: impl Into<String>) {
-        self.unplaced.push(Problem::of_file(file, message));
+    /// Notes that a file as a whole cannot be read.
+    pub fn unread(&mut self, file: &Path, unread: &Unread, message: String) {
+        let mut problem = Problem::of_file(file, message);
+        problem.denied = matches!(unread, Unread::Denied(_));
+        self.unplaced.push(problem);
     }
 
     /// Notes that a file holds a secret.
@@ -212,10 +240,14 @@ impl Problems {
                 result
             }
         };
-        if let Some(reason) = &result {
-            self.error(spot, key, format!("cannot read {}: {reason}", path.display()));
+        match &result {
+            None => true,
+            Some(Unread::Denied(_)) if self.purpose == Purpose::Look => true,
+            Some(unread) => {
+                self.unopened(spot, key, unread, format!("cannot read {}: {unread}", path.display()));
+                false
+            }
         }
-        result.is_none()
     }
 
     /// Whether a place is in the header of a table.
@@ -229,18 +261,6 @@ impl Problems {
             Some(source) => source.problem(spot.start as usize, spot.end as usize, key, message),
             None => Problem::of_file(Path::new(""), message),
         }
-    }
-}
-
-/// Opens a regular file. A pipe in its place would keep its reader waiting for ever.
-///
-/// # Errors
-/// What it is instead, or why it cannot be opened.
-pub fn open_file(path: &Path) -> Result<File, String> {
-    match std::fs::metadata(path).map_err(|error| error.to_string())? {
-        metadata if metadata.is_dir() => Err("it is a folder".to_owned()),
-        metadata if !metadata.is_file() => Err("it is no regular file".to_owned()),
-        _ => File::open(path).map_err(|error| error.to_string()),
     }
 }
 

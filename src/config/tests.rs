@@ -645,7 +645,7 @@ fn no_reader_waits_for_a_pipe() {
     // A command may be given its configuration through one, but a daemon could not read it again.
     let pipe = folder.path("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(load_again(&pipe).unwrap_err().to_string().contains("it is no regular file; write one"));
+    assert!(load_again(&pipe).unwrap_err().to_string().contains("it is no regular file; a text file"));
     let (at, text) = (pipe.clone(), format!("{A}check = \"none\"\ncandidates = [\"192.0.2.1\"]\n"));
     let writer = std::thread::spawn(move || fs::write(at, text));
     assert_eq!(load(&pipe).unwrap().names.len(), 1);
@@ -667,7 +667,13 @@ fn a_missing_file_is_named_with_its_remedy() {
     assert!(report.contains("gone.toml: cannot read the configuration: No such file"), "{report}");
     assert!(report.contains("--config"), "{report}");
     fs::write(folder.path("har.toml"), b"a\n\xff").unwrap();
-    assert!(folder.problems()[0].contains("not UTF-8 text (line 2)"));
+    let report = folder.problems()[0].clone();
+    assert!(
+        report.contains("not UTF-8 text (line 2); a text file in UTF-8") && !report.contains("example"),
+        "{report}"
+    );
+    let report = load(&folder.path("")).unwrap_err().to_string();
+    assert!(report.contains("it is a folder") && !report.contains("example"), "{report}");
 }
 
 #[test]
@@ -683,6 +689,9 @@ fn secrets_are_warned_of_and_never_shown() {
     assert_eq!(config.warnings.len(), 1);
     let shown = format!("{config:?} {} {}", config.warnings[0], config.names[0].candidates[0].checks[0].definition());
     assert!(shown.contains("everybody on this host can read it"));
+    // What mends it must leave it to the daemon, who is not root.
+    let path = folder.path("har.toml").display().to_string();
+    assert!(config.warnings[0].message.ends_with(&format!("chgrp har {path}; chmod 640 {path}")), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
     mode(0o640);
     assert!(folder.load().unwrap().warnings.is_empty());

@@ -5,12 +5,13 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::unistd::{self, Gid, Uid, User};
+use nix::errno::Errno;
+use nix::unistd::{self, Gid, Group, Uid, User};
 
 use super::Error;
 
@@ -26,12 +27,27 @@ pub struct Account {
     gid: Gid,
 }
 
-/// Looks up `server.user`. `None` when there is nothing to become: no user stated, or not started as root.
+impl Account {
+    fn of(user: User) -> Account {
+        Account { name: user.name, uid: user.uid, gid: user.gid }
+    }
+
+    /// Whether it is root, who needs not become anybody.
+    pub fn is_root(&self) -> bool {
+        self.uid.is_root()
+    }
+
+    /// The name of its group, or the number of one that has none.
+    fn group(&self) -> String {
+        Group::from_gid(self.gid).ok().flatten().map_or_else(|| self.gid.to_string(), |group| group.name)
+    }
+}
+
+/// Looks up `server.user`.
 ///
 /// # Errors
 /// When the user does not exist.
-pub fn account(user: Option<&str>) -> Result<Option<Account>, Error> {
-    let Some(name) = user else { return Ok(None) };
+pub fn stated(name: &str) -> Result<Account, Error> {
     let found =
         User::from_name(name).map_err(|errno| Error(format!("server.user {name:?} cannot be looked up: {errno}")))?;
     let Some(found) = found else {
@@ -40,6 +56,16 @@ pub fn account(user: Option<&str>) -> Result<Option<Account>, Error> {
         );
         return Err(Error(format!("server.user {name:?} does not exist on this host; {mend}")));
     };
+    Ok(Account::of(found))
+}
+
+/// Whom to become. `None` when there is nothing to become: no user stated, or not started as root.
+///
+/// # Errors
+/// When the user does not exist.
+pub fn account(user: Option<&str>) -> Result<Option<Account>, Error> {
+    let Some(name) = user else { return Ok(None) };
+    let found = stated(name)?;
     let me = Uid::effective();
     if !me.is_root() {
         if me != found.uid {
@@ -47,7 +73,87 @@ pub fn account(user: Option<&str>) -> Result<Option<Account>, Error> {
         }
         return Ok(None);
     }
-    Ok(Some(Account { name: name.to_owned(), uid: found.uid, gid: found.gid }))
+    Ok(Some(found))
+}
+
+/// A user of this host, by name or by number.
+pub fn user(text: &str) -> Option<Account> {
+    let found = match text.parse() {
+        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+        Err(_) => User::from_name(text),
+    };
+    found.ok().flatten().map(Account::of)
+}
+
+/// Whom a folder belongs to.
+pub fn owner(folder: &Path) -> Option<Account> {
+    let uid = fs::metadata(folder).ok()?.uid();
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(Account::of)
+}
+
+/// A file that somebody may not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Which one.
+    pub path: PathBuf,
+    /// What to do about it.
+    pub mend: String,
+}
+
+/// Those of `paths` that are there and that `account` may not read, asked by root: not by the modes, but by trying it
+/// with that user's rights, so that groups, access lists and the folders on the way count as they will for the daemon.
+/// The whole process has these rights meanwhile: only for a command, before it has a second thread.
+///
+/// # Errors
+/// When root's rights cannot be had back.
+pub fn closed_to(account: &Account, paths: &[PathBuf]) -> Result<Vec<Closed>, Error> {
+    if !Uid::effective().is_root() || account.is_root() {
+        return Ok(Vec::new());
+    }
+    let is_denied = |error: &std::io::Error| error.kind() == ErrorKind::PermissionDenied;
+    let seen = with_rights_of(account, || {
+        let refused = paths.iter().filter(|path| fs::File::open(path).is_err_and(|error| is_denied(&error)));
+        // The folder that keeps it out, if it is not the file itself.
+        let folder = |path: &Path| {
+            let mut steps: Vec<&Path> = path.ancestors().collect();
+            steps.reverse();
+            let hidden = steps.into_iter().find(|step| fs::metadata(step).is_err_and(|error| is_denied(&error)))?;
+            hidden.parent().map(Path::to_owned)
+        };
+        refused.map(|path| (path.clone(), folder(path))).collect::<Vec<_>>()
+    })?;
+    let group = account.group();
+    let name = &account.name;
+    let closed = seen.unwrap_or_default().into_iter().map(|(path, folder)| {
+        let shown = path.display();
+        let mend = match folder {
+            Some(folder) => {
+                format!("let {name} pass {} (chmod o+x), or move the file to where it may", folder.display())
+            }
+            None => format!("chgrp {group} {shown}; chmod 640 {shown}"),
+        };
+        Closed { path, mend }
+    });
+    Ok(closed.collect())
+}
+
+/// Does something with another user's rights and takes root's back. `None` when they cannot be had.
+fn with_rights_of<T>(account: &Account, look: impl FnOnce() -> T) -> Result<Option<T>, Error> {
+    let failed = |errno: Errno| Error(format!("root's rights cannot be had back: {errno}"));
+    let Ok(name) = std::ffi::CString::new(account.name.as_str()) else { return Ok(None) };
+    let Ok(groups) = unistd::getgroups() else { return Ok(None) };
+    let (uid, gid) = (Uid::effective(), Gid::effective());
+    let taken = unistd::initgroups(&name, account.gid)
+        .and_then(|()| unistd::setegid(account.gid))
+        .and_then(|()| unistd::seteuid(account.uid));
+    let seen = taken.is_ok().then(look);
+    unistd::seteuid(uid).map_err(failed)?;
+    unistd::setegid(gid).map_err(failed)?;
+    // Where a namespace allows no groups, none were taken either.
+    match unistd::setgroups(&groups) {
+        Err(errno) if taken.is_ok() => Err(failed(errno)),
+        _ => Ok(seen),
+    }
 }
 
 /// Creates the state folder where it is missing, 0755 whatever the umask; what was made here is given to `owner`.

@@ -25,7 +25,7 @@ pub mod pace;
 mod postgres;
 mod redis;
 pub mod refit;
-mod reload;
+pub mod reload;
 pub mod resolv_conf;
 mod secure;
 mod tally;

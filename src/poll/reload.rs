@@ -14,6 +14,12 @@ use crate::dns::HostName;
 use crate::health::{Event, EventKind, Time};
 use crate::store::Batch;
 
+/// How the event of a refused reload begins.
+pub const REFUSED: &str = "the configuration was not taken over: ";
+
+/// How that of one that was taken over does.
+pub const TAKEN: &str = "the configuration was loaded again: ";
+
 impl Poller {
     /// Has the configuration read again, off this thread; once more afterwards if it is being read, since the files
     /// may have changed behind the reader.
@@ -85,7 +91,7 @@ impl Poller {
         let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
         (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });
         self.test_loops(now);
-        let words = format!("the configuration was loaded again: {}", in_names(self.config.names.len()));
+        let words = format!("{TAKEN}{}", in_names(self.config.names.len()));
         self.ledger.event(Some(Event::new(now, EventKind::Daemon, words)));
         self.write_everything(now);
     }
@@ -110,7 +116,7 @@ fn refusal(report: &Report, now: Time) -> Event {
         0 | 1 => String::new(),
         count => format!(" (the first of {count} problems)"),
     };
-    Event::new(now, EventKind::Daemon, format!("the configuration was not taken over: {first}{more}"))
+    Event::new(now, EventKind::Daemon, format!("{REFUSED}{first}{more}"))
 }
 
 /// Keys whose change cannot take effect in a running daemon: what the start alone opens or gives up.

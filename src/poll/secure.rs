@@ -133,7 +133,7 @@ pub fn read_password(password: &Password) -> Result<String, String> {
         Password::File(path) => path,
     };
     let failed = |why: String| format!("cannot read password_file {}: {why}", path.display());
-    let file = open_file(path).map_err(failed)?;
+    let file = open_file(path).map_err(|unread| failed(unread.to_string()))?;
     let mut text = String::new();
     file.take(MAX_PASSWORD).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
     match text.trim() {

@@ -105,7 +105,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |why: String| format!("cannot read {}: {why}", path.display());
-    let file = open_file(path).map_err(failed)?;
+    let file = open_file(path).map_err(|unread| failed(unread.to_string()))?;
     let mut content = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut content).map_err(|error| failed(error.to_string()))?;
     Ok(content)

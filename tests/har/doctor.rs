@@ -103,7 +103,9 @@ fn a_frozen_daemon_is_not_taken_for_a_sound_one() {
         let har = start(&upstream);
         har.signal(nix::sys::signal::Signal::SIGSTOP);
         let (ids, code) = found(&har);
+        let text = har.run(&["doctor"]).out;
         har.signal(nix::sys::signal::Signal::SIGCONT);
+        assert!(text.contains("its process hangs") && !text.contains("has not this address"), "{text}");
         assert!(ids.contains(&"problem listener-silent".to_owned()) && code == 1, "exit status {code}: {ids:?}");
     });
 }

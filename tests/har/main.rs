@@ -13,6 +13,7 @@ mod checks_redis;
 mod checks_tcp;
 mod checks_time;
 mod checks_tls;
+mod closed;
 mod cold;
 mod compatibility;
 mod config;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Backend, Behaviour, Mode, Upstream, har};
+use crate::harness::{Backend, Behaviour, Mode, Upstream, har, is_root, skip};
 
 #[test]
 fn every_check_of_every_address_once_and_nothing_is_left_behind() {
@@ -36,6 +36,18 @@ fn every_check_of_every_address_once_and_nothing_is_left_behind() {
     assert_eq!(document["checks"][0]["status"], 200);
     let wrong = har.run(&["probe", "apj.example"]);
     assert!(wrong.code == 2 && wrong.err.contains("did you mean 'api.example'?"), "{wrong:?}");
+}
+
+#[test]
+fn a_command_is_run_as_the_user_of_the_daemon() {
+    if !is_root() {
+        return skip("needs root: another user");
+    }
+    let names = "[names.\"api.example\"]\ncandidates = [\"192.0.2.1\"]\n\
+                 check = { type = \"exec\", command = [\"/usr/bin/id\"], expect = \"uid=65534\" }\n";
+    let har = har().server("user = \"nobody\"").names(names).prepare();
+    let ran = har.run(&["probe"]);
+    assert!(ran.code == 0 && ran.out.contains(" ok "), "{ran:?}");
 }
 
 #[test]

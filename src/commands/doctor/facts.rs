@@ -4,15 +4,21 @@
 //! this host itself are questions asked (`ask`). Nothing here decides what is good or bad.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use super::ask::{self, Asked};
 use super::root::{Content, Files, Root, Seen};
-use super::upstream;
-use crate::config::{self, Config, Report, Servers, defaults};
+use super::{service, upstream};
+use crate::commands::runner::Runner;
+use crate::config::{self, Config, Problem, Report, Servers, defaults};
 use crate::health::Time;
+use crate::os;
 use crate::os::holder::{self, Held};
-use crate::store::{Life, Reader, Stored, UpstreamRow};
+use crate::poll::reload::{REFUSED, TAKEN};
+use crate::store::{Life, ReadError, Reader, Stored, UpstreamRow};
 
 /// Every file that is looked at, whatever the configuration says.
 const PATTERNS: &[&str] = &[
@@ -84,12 +90,18 @@ pub struct Facts {
     pub config_path: PathBuf,
     /// What it holds, or all that is wrong with it.
     pub config: Result<Config, Report>,
+    /// Files of it that everybody can write.
+    pub open: Vec<String>,
+    /// Whom the daemon runs as, and what he may not read: known on this host alone.
+    pub runner: Runner,
     /// Files, by path.
     pub files: Files,
     /// Names of the processes, as the kernel keeps them (15 bytes).
     pub processes: Vec<String>,
     /// Who has the ports of `server.listen`.
     pub ports: Vec<Port>,
+    /// The daemon that has one of them.
+    pub daemon: Option<u32>,
     /// The limits of har's process.
     pub limits: Option<Seen>,
     /// The state file.
@@ -121,7 +133,9 @@ pub struct State {
     /// Its folder, if there is one.
     pub folder: Option<Seen>,
     /// What is in it, or why that cannot be said.
-    pub kept: Option<Result<Kept, String>>,
+    pub kept: Option<Result<Kept, ReadError>>,
+    /// Why a folder that is not there cannot be made.
+    pub hindrance: Option<String>,
 }
 
 /// What matters of the state file's rows.
@@ -133,6 +147,8 @@ pub struct Kept {
     pub heartbeat_at: Option<Time>,
     /// The configuration that the daemon was started with.
     pub config: Option<String>,
+    /// When the running daemon last refused a configuration, and why, if it has taken none since.
+    pub refused: Option<(String, String)>,
     /// Where the daemon listens.
     pub listen: Vec<SocketAddr>,
     /// The upstreams.
@@ -141,7 +157,10 @@ pub struct Kept {
 
 impl Facts {
     /// Looks at everything.
-    pub fn collect(root: &Root, config_path: &Path, now: Time) -> Facts {
+    ///
+    /// # Errors
+    /// When root's rights are lost, which it gives up to look for another user.
+    pub fn collect(root: &Root, config_path: &Path, now: Time) -> Result<Facts, os::Error> {
         // A relative one is where the command was given.
         let (place, config_path) = if config_path.is_absolute() {
             (root.outside(&shown(config_path)), config_path.to_owned())
@@ -150,7 +169,13 @@ impl Facts {
             let inside = within(root, &place);
             (place, inside.into())
         };
-        let config = config::load(&place);
+        let mut config = config::look(&place);
+        // As that host names them, which are known by where they are here.
+        match &mut config {
+            Ok(config) => config.warnings.iter_mut().for_each(|problem| name(root, problem)),
+            Err(report) => report.0.iter_mut().for_each(|problem| name(root, problem)),
+        }
+        let sources = config.as_ref().map_or_else(|_| vec![place.clone()], |config| config.sources.clone());
         let mut files = Files::default();
         PATTERNS.iter().for_each(|pattern| files.look(root, pattern));
         let listen = config.as_ref().map_or_else(|_| defaults::LISTEN.to_vec(), |config| config.server.listen.clone());
@@ -163,6 +188,11 @@ impl Facts {
             files.look(root, &file);
         }
         files.look(root, &shown(&config_path));
+        service::config(&files).iter().for_each(|path| files.look(root, path));
+        let runner = match &config {
+            Ok(config) if root.is_this_host() => Runner::look(config, service::user(&files).as_deref())?,
+            _ => Runner::default(),
+        };
         let proc = root.outside("/proc");
         let port = |&address: &SocketAddr| {
             let [udp, tcp] = [true, false].map(|udp| holder::look(&proc, address, udp));
@@ -170,10 +200,17 @@ impl Facts {
         };
         let ports: Vec<Port> = listen.iter().map(port).collect();
         let state_path = config.as_ref().map_or(Path::new(defaults::STATE), |config| &config.server.state);
+        let state = State::look(root, &within(root, state_path));
+        let started = state.kept.as_ref().and_then(|kept| kept.as_ref().ok()?.config.clone());
+        started.iter().for_each(|path| files.look(root, path));
+        let daemon = holder::daemon(&proc, &listen);
         let mut facts = Facts {
             config_path,
-            state: State::look(root, &within(root, state_path)),
-            limits: har_process(&ports).and_then(|pid| root.see(&format!("/proc/{pid}/limits"))),
+            open: sources.iter().filter(|path| is_open(path)).map(|path| within(root, path)).collect(),
+            runner,
+            state,
+            limits: daemon.and_then(|pid| root.see(&format!("/proc/{pid}/limits"))),
+            daemon,
             config,
             files,
             processes: processes(&proc),
@@ -185,7 +222,13 @@ impl Facts {
             let servers = upstream::servers(&facts).0;
             facts.asked = Some(ask::everybody(facts.config.as_ref().ok(), &facts.listen(), &servers));
         }
-        facts
+        Ok(facts)
+    }
+
+    /// Whether two paths lead to the same file, by whatever links.
+    pub fn is_same(&self, one: &str, other: &str) -> bool {
+        let real = |path| self.files.get(path).map(|seen| seen.real.as_str()).unwrap_or(path);
+        real(one) == real(other)
     }
 
     /// Where har is to listen.
@@ -206,7 +249,7 @@ impl Facts {
 }
 
 impl State {
-    fn look(root: &Root, path: &str) -> State {
+    pub(super) fn look(root: &Root, path: &str) -> State {
         let folder = Path::new(path).parent().map(shown).unwrap_or_default();
         let see = |path: &str| {
             // Its rows are read by SQLite; a state file may be large.
@@ -215,19 +258,24 @@ impl State {
         };
         let file = see(path).filter(|seen| seen.content != Content::Nothing);
         let kept = file.as_ref().map(|seen| {
-            let stored = Reader::open(&root.outside(&seen.real)).and_then(|reader| reader.load());
-            stored.map(Kept::of).map_err(|error| error.to_string())
+            let path = root.outside(&seen.real);
+            Reader::current(&path).map(|stored| Kept::of(stored, &path))
         });
-        State { path: path.to_owned(), folder: see(&folder), file, kept }
+        let folder = see(&folder);
+        let is_there = folder.as_ref().is_some_and(|seen| seen.content == Content::Folder);
+        let hindrance = if is_there { None } else { hindrance(&root.outside(path)) };
+        State { path: path.to_owned(), folder, file, kept, hindrance }
     }
 }
 
 impl Kept {
-    fn of(stored: Stored) -> Kept {
+    fn of(stored: Stored, path: &Path) -> Kept {
         let life = stored.life();
+        let runs = matches!(life, Life::Running | Life::Silent);
         let daemon = stored.daemon;
         Kept {
             life,
+            refused: if runs { refused(path) } else { None },
             heartbeat_at: daemon.as_ref().map(|daemon| daemon.heartbeat_at),
             config: daemon.as_ref().map(|daemon| daemon.config.clone()),
             listen: daemon.map(|daemon| daemon.listen).unwrap_or_default(),
@@ -250,12 +298,38 @@ fn within(root: &Root, path: &Path) -> String {
     }
 }
 
-/// The process that has one of har's ports and is called har.
-fn har_process(ports: &[Port]) -> Option<u32> {
-    ports.iter().flat_map(|port| [&port.udp, &port.tcp]).find_map(|held| match held {
-        Held::By(holder) if holder.command == "har" => Some(holder.pid),
+/// The place of a problem, as that host names it.
+fn name(root: &Root, problem: &mut Problem) {
+    problem.file = Path::new(&within(root, &problem.file)).into();
+}
+
+/// Whether everybody can write a file.
+fn is_open(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o002 != 0)
+}
+
+/// Why the folder of a file cannot be made: what is there of the way to it is no folder, or on a disk that cannot be
+/// written.
+fn hindrance(path: &Path) -> Option<String> {
+    let there = path.ancestors().skip(1).find(|folder| folder.symlink_metadata().is_ok())?;
+    if !there.is_dir() {
+        return Some(format!("{} is not a folder", there.display()));
+    }
+    match nix::unistd::eaccess(there, nix::unistd::AccessFlags::W_OK) {
+        Err(Errno::EROFS) => Some(format!("{} is on a file system that is read-only", there.display())),
         _ => None,
-    })
+    }
+}
+
+/// When the daemon last refused a configuration, and why, if it has taken none since.
+fn refused(state: &Path) -> Option<(String, String)> {
+    const LAST: &str = "SELECT at, reason FROM event WHERE kind = 'daemon' ORDER BY id DESC LIMIT 50";
+    let reader = Reader::open(state).ok()?;
+    let mut statement = reader.connection().prepare(LAST).ok()?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).ok()?;
+    let loads = |reason: &str| reason.starts_with(TAKEN) || reason.contains(" started, ");
+    let (at, reason) = rows.flatten().find(|(_, reason)| reason.starts_with(REFUSED) || loads(reason))?;
+    Some((at, reason.strip_prefix(REFUSED)?.to_owned()))
 }
 
 fn processes(proc: &Path) -> Vec<String> {

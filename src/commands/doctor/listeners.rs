@@ -107,6 +107,9 @@ fn answers(scene: &Scene<'_>, listener: &Listener, out: &mut Vec<Finding>) {
             Finding::problem("listener-silent", place, found)
                 .why("programs that are told to ask har get no answer for any name")
                 .mend(match scene.runs_har() {
+                    true if *heard == Heard::Silence && scene.has_port(listener.address) => {
+                        "the daemon has this address and is silent: its process hangs, `systemctl restart har`; if it does not, a packet filter is in the way on loopback"
+                    }
                     true => "the daemon runs and has not this address: after a change of server.listen `systemctl reload har`, and `journalctl -u har` for what it says to that; else a packet filter is in the way on loopback",
                     false => "systemctl enable --now har.service; why it ended is in `journalctl -u har`",
                 }),

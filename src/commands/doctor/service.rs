@@ -68,8 +68,7 @@ fn unit(scene: &Scene<'_>, out: &mut Vec<Finding>) {
                 .mend("systemctl enable har.service"),
         );
     }
-    let main = [service.path.as_str()];
-    let lines = ini::read(files, &main, &["/etc/systemd/system/har.service.d"]);
+    let lines = unit_lines(files).unwrap_or_default();
     capability(scene, &lines, service, socket, out);
     started_with(scene, &lines, out);
     if out.len() == before {
@@ -104,13 +103,36 @@ fn capability(scene: &Scene<'_>, lines: &[Line], service: &Seen, socket: bool, o
     }
 }
 
+/// All lines of the unit in effect.
+fn unit_lines(files: &Files) -> Option<Vec<Line>> {
+    let service = find(files, "har.service")?;
+    Some(ini::read(files, &[service.path.as_str()], &["/etc/systemd/system/har.service.d"]))
+}
+
+/// Whom the unit starts har as; `None` when it says nothing, or not in so many words.
+pub fn user(files: &Files) -> Option<String> {
+    let lines = unit_lines(files)?;
+    ini::last(&lines, "Service", "User").map(|line| line.value.clone()).filter(|user| !user.contains('%'))
+}
+
+/// The configuration that the unit starts har with.
+pub fn config(files: &Files) -> Option<String> {
+    let lines = unit_lines(files)?;
+    ini::last(&lines, "Service", "ExecStart").map(|line| named(line).to_owned())
+}
+
+/// The configuration that a command line names.
+fn named(line: &Line) -> &str {
+    let mut words = line.value.split_whitespace().skip_while(|word| !word.starts_with("--config"));
+    let named = words.next().and_then(|word| word.strip_prefix("--config=").or_else(|| words.next()));
+    named.unwrap_or(defaults::CONFIG)
+}
+
 /// The configuration that the unit names.
 fn started_with(scene: &Scene<'_>, lines: &[Line], out: &mut Vec<Finding>) {
     let Some(line) = ini::last(lines, "Service", "ExecStart") else { return };
-    let mut words = line.value.split_whitespace().skip_while(|word| !word.starts_with("--config"));
-    let named = words.next().and_then(|word| word.strip_prefix("--config=").or_else(|| words.next()));
-    let named = named.unwrap_or(defaults::CONFIG);
-    if named != scene.config_shown() {
+    let named = named(line);
+    if !scene.facts.is_same(named, &scene.config_shown()) {
         out.push(
             Finding::warning("unit-config", &line.place, format!("the unit starts har with {named}"))
                 .why("this is not the file that was looked at here")

@@ -3,7 +3,7 @@
 use super::facts::{Kept, State};
 use super::finding::Finding;
 use super::{Scene, values};
-use crate::store::Life;
+use crate::store::{Life, Unreadable};
 
 /// Read by everybody.
 const ALL_READ: u32 = 0o004;
@@ -21,10 +21,16 @@ pub fn diagnose(scene: &Scene<'_>, out: &mut Vec<Finding>) {
     };
     access(state, out);
     match kept {
-        Err(why) => out.push(
-            Finding::problem("state-unreadable", &state.path, why)
+        Err(error) => out.push(
+            Finding::problem("state-unreadable", &state.path, &error.words)
                 .why("`har status`, `har explain` and sqlite3 show nothing, and a restart would not begin warm")
-                .mend("look as root; a damaged file is moved aside by `systemctl restart har`"),
+                .mend(match error.kind {
+                    Unreadable::Damaged => "`systemctl restart har`: it moves a damaged file aside and begins a new one",
+                    Unreadable::Foreign => {
+                        "move it away, or name another file with server.state, then `systemctl restart har`: as long as it is there har goes on in memory"
+                    }
+                    Unreadable::Missing | Unreadable::Barred => "look again, as root",
+                }),
         ),
         Ok(kept) => freshness(scene, state, kept, out),
     }
@@ -38,6 +44,11 @@ fn absent(scene: &Scene<'_>, state: &State) -> Finding {
         return Finding::problem("state-absent", &state.path, "a daemon runs, and its state file is not there")
             .why("nobody sees what it does, and a restart begins cold")
             .mend("`journalctl -u har` says why it cannot write; or the daemon has another configuration (--config)");
+    }
+    if let Some(why) = &state.hindrance {
+        return Finding::problem("state-folder", &state.path, format!("its folder cannot be made: {why}"))
+            .why("har does not start without it")
+            .mend("make the folder, or change server.state");
     }
     Finding::hint("state-none", &state.path, "there is no state file yet")
         .why("har has never run with this configuration: its first answers wait for first results")
@@ -94,6 +105,11 @@ fn freshness(scene: &Scene<'_>, state: &State, kept: &Kept, out: &mut Vec<Findin
     }
     match kept.life {
         Life::Running => {}
+        Life::Silent if scene.is_mute() => out.push(
+            Finding::problem("state-hung", &state.path, "its daemon has written nothing for more than 15 s")
+                .why("it does not answer either: the process hangs")
+                .mend("systemctl restart har; `journalctl -u har` for what came before"),
+        ),
         Life::Silent => out.push(
             Finding::problem("state-stale", &state.path, "its daemon runs and has written nothing for more than 15 s")
                 .why("a full or read-only disk: answers go on from memory, and a restart would not know them")
@@ -112,7 +128,7 @@ fn freshness(scene: &Scene<'_>, state: &State, kept: &Kept, out: &mut Vec<Findin
         Life::Stopped | Life::Never => {}
     }
     if let (Some(started), Life::Running) = (&kept.config, kept.life)
-        && *started != scene.config_shown()
+        && !scene.facts.is_same(started, &scene.config_shown())
     {
         out.push(
             Finding::warning(

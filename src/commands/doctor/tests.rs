@@ -14,7 +14,7 @@ use super::finding::Severity;
 use super::root::Root;
 use super::*;
 use crate::health::Time;
-use crate::store::UpstreamRow;
+use crate::store::{ReadError, Unreadable, UpstreamRow};
 
 mod cases;
 mod integration;
@@ -126,7 +126,7 @@ impl Host {
 
     /// What is known of it, with good answers from everybody and a good state file.
     fn facts(&self) -> Facts {
-        let mut facts = Facts::collect(&Root::new(self.folder.path()), Path::new("/etc/har/har.toml"), NOW);
+        let mut facts = Facts::collect(&Root::new(self.folder.path()), Path::new("/etc/har/har.toml"), NOW).unwrap();
         let fine = Heard::Reply { rcode: 0, authoritative: true };
         let listener = |&address: &std::net::SocketAddr| Listener {
             address,
@@ -149,6 +149,7 @@ impl Host {
                 life: Life::Running,
                 heartbeat_at: Some(NOW),
                 config: Some("/etc/har/har.toml".to_owned()),
+                refused: None,
                 listen: facts.listen(),
                 upstreams: Vec::new(),
             }));
@@ -291,12 +292,88 @@ fn a_relative_configuration_is_named_as_the_host_does() {
     let here = std::env::current_dir().unwrap();
     let mut up: std::path::PathBuf = here.components().skip(1).map(|_| "..").collect();
     up.push(host.folder.path().strip_prefix("/").unwrap());
-    let facts = Facts::collect(&Root::new(host.folder.path()), &up.join("etc/har/har.toml"), NOW);
+    let facts = Facts::collect(&Root::new(host.folder.path()), &up.join("etc/har/har.toml"), NOW).unwrap();
     assert!(facts.config.is_ok());
     assert!(facts.config_path.is_absolute(), "{:?}", facts.config_path);
     let at_home = Path::new("Cargo.toml");
-    let facts = Facts::collect(&Root::new(Path::new("/")), at_home, NOW);
+    let facts = Facts::collect(&Root::new(Path::new("/")), at_home, NOW).unwrap();
     assert_eq!(facts.config_path, here.join(at_home), "as the daemon writes it down");
+}
+
+#[test]
+fn a_problem_is_placed_where_it_is() {
+    let host = Host::sound();
+    let include = "include = [\"conf.d/*.toml\"]\n";
+    let name = |more: &str| format!("[names.\"b.example\"]\n{more}\ncheck = \"tcp:1\"\ncandidates = [\"192.0.2.9\"]\n");
+    host.put("etc/har/har.toml", &format!("{include}{CONFIG}")).put("etc/har/conf.d/b.toml", &name("colour = 1"));
+    let placed = |id: &str| {
+        let found = diagnose(&host.facts()).into_iter().find(|finding| finding.id == id).unwrap();
+        (found.place, found.found)
+    };
+    let (place, found) = placed("config-invalid");
+    assert_eq!(place, "/etc/har/conf.d/b.toml:2:1");
+    assert!(found.starts_with("names.\"b.example\".colour: unknown key"), "{found}");
+    host.put("etc/har/conf.d/b.toml", &name("timeout = \"20s\""));
+    let (place, found) = placed("config-warning");
+    assert_eq!(place, "/etc/har/conf.d/b.toml:2:11");
+    assert!(found.starts_with("names.\"b.example\".timeout: "), "{found}");
+}
+
+#[test]
+fn the_last_word_of_the_daemon_on_its_configuration_counts() {
+    use crate::health::{Event, EventKind};
+    use crate::store::tests::{LONG, complete, start};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    let kept = || {
+        let state = facts::State::look(&Root::new(Path::new("/")), &path.to_string_lossy());
+        state.kept.unwrap().unwrap()
+    };
+    let mut batch = complete(1);
+    for (reason, refused) in [
+        ("har 9 started, 1 name from /etc/har/har.toml; no earlier run is known", false),
+        ("the configuration was not taken over: x.toml: cannot read the included file", true),
+        ("2 more first answers", true),
+        ("the configuration was loaded again: 1 name", false),
+    ] {
+        batch.events = vec![Event::new(crate::store::time::now(), EventKind::Daemon, reason.to_owned())];
+        writer.send(batch.clone());
+        assert!(writer.flush(LONG));
+        let expected = refused.then(|| "x.toml: cannot read the included file".to_owned());
+        assert_eq!(kept().refused.map(|(_, why)| why), expected, "{reason}");
+    }
+    assert!(writer.stop(LONG));
+}
+
+#[test]
+fn one_file_by_two_paths_is_one_file() {
+    let host = Host::sound();
+    let root = Root::new(host.folder.path());
+    host.link("opt/har.toml", "../etc/har/har.toml").put("opt/other.toml", CONFIG);
+    for (started, found) in [("/opt/har.toml", &[][..]), ("/opt/other.toml", &["warning other-config"][..])] {
+        let mut facts = host.facts();
+        facts.files.look(&root, started);
+        facts.state.kept.as_mut().unwrap().as_mut().unwrap().config = Some(started.to_owned());
+        assert_eq!(self::found(&facts), found, "{started}");
+    }
+    let text = "[Service]\nExecStart=\nExecStart=/usr/bin/har serve --config /opt/har.toml\n";
+    host.put("etc/systemd/system/har.service.d/local.conf", text);
+    assert_eq!(found(&host.facts()), [""; 0]);
+}
+
+#[test]
+fn what_mends_a_state_file_depends_on_what_it_is() {
+    let host = Host::sound();
+    let mend = |kind: Unreadable| {
+        let mut facts = host.facts();
+        facts.state.kept = Some(Err(ReadError::new(kind, "words")));
+        diagnose(&facts).into_iter().find(|finding| finding.id == "state-unreadable").unwrap().mend
+    };
+    assert!(mend(Unreadable::Damaged).contains("moves a damaged file aside"));
+    assert!(mend(Unreadable::Foreign).contains("server.state") && !mend(Unreadable::Foreign).contains("damaged"));
+    assert!(mend(Unreadable::Barred).contains("root"));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The faults: what is changed on the sound host, and what is found for it.
 
 use super::*;
+use crate::config::{Problem, Report};
+use crate::os::privileges::Closed;
+use crate::store::{ReadError, Unreadable};
 
 /// A host with a fault.
 pub struct Case {
@@ -95,6 +98,42 @@ pub const CASES: &[Case] = &[
             host.mode("etc/har/har.toml", 0o666);
         },
         &["problem config-open"],
+    ),
+    files(
+        "everybody writes an included file",
+        |host| {
+            host.put("etc/har/har.toml", &format!("include = [\"more.toml\"]\n{CONFIG}"));
+            host.put("etc/har/more.toml", "").mode("etc/har/more.toml", 0o666);
+        },
+        &["problem config-open"],
+    ),
+    heard(
+        "a configuration that is not this user's to read",
+        |facts| {
+            let mut closed = Problem::of_file(Path::new("/etc/har/har.toml"), "cannot read it");
+            closed.denied = true;
+            facts.config = Err(Report(vec![closed]));
+        },
+        &["problem no-upstream", "warning config-closed"],
+    ),
+    heard(
+        "a file that the daemon's user may not read",
+        |facts| {
+            let mend = "chgrp har /etc/har/x.toml; chmod 640 /etc/har/x.toml".to_owned();
+            facts.runner.closed = vec![Closed { path: "/etc/har/x.toml".into(), mend }];
+            facts.runner.name = "har (server.user)".to_owned();
+        },
+        &["problem config-unreadable"],
+    ),
+    heard(
+        "a user who does not exist",
+        |facts| facts.runner.missing = Some("server.user \"x\" does not exist; create it".to_owned()),
+        &["problem no-user"],
+    ),
+    heard(
+        "a reload that was refused",
+        |facts| kept(facts).refused = Some(("2026-06-01".to_owned(), "it was invalid".to_owned())),
+        &["warning reload-refused"],
     ),
     files(
         "a time-out above the default interval",
@@ -625,7 +664,7 @@ pub const CASES: &[Case] = &[
     ),
     heard(
         "rows that cannot be read",
-        |facts| facts.state.kept = Some(Err("it is not a database".to_owned())),
+        |facts| facts.state.kept = Some(Err(ReadError::new(Unreadable::Damaged, "it is not a database"))),
         &["problem state-unreadable"],
     ),
     files(
@@ -651,6 +690,24 @@ pub const CASES: &[Case] = &[
     ),
     heard("another owner", |facts| facts.state.file.as_mut().unwrap().uid += 1, &["warning state-owner"]),
     heard("a daemon that cannot write", |facts| kept(facts).life = Life::Silent, &["problem state-stale"]),
+    heard(
+        "a daemon that hangs",
+        |facts| {
+            kept(facts).life = Life::Silent;
+            first_listener(facts).udp = Heard::Silence;
+        },
+        &["problem listener-silent", "problem state-hung"],
+    ),
+    both(
+        "a file in the place of the state folder",
+        |host| {
+            host.no_sockets().remove("var/lib/har/har.db");
+            fs::remove_dir(host.folder.path().join("var/lib/har")).unwrap();
+            host.put("var/lib/har", "");
+        },
+        |_| {},
+        &["problem not-running", "problem state-folder"],
+    ),
     heard("another daemon's state", |facts| kept(facts).life = Life::Stopped, &["warning state-other"]),
     both(
         "after a crash",

@@ -17,6 +17,9 @@ use super::repair::beside;
 
 const CALLED: Token = Token(0);
 const ANNOUNCED: Token = Token(1);
+/// A file that is open and deleted is one whose number of links changes.
+const LOSS: AddWatchFlags =
+    AddWatchFlags::IN_ATTRIB.union(AddWatchFlags::IN_DELETE_SELF).union(AddWatchFlags::IN_MOVE_SELF);
 
 /// Wakes the writer's thread, and is woken by the kernel.
 pub(super) struct Alarm {
@@ -47,10 +50,11 @@ impl Alarm {
 
     /// Announces from now on what others do to this file. `false` when that cannot be had: it is to be looked at.
     pub fn listen(&mut self, path: &Path) -> bool {
-        let change = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-        let loss = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
         let heard = self.inotify.as_ref().is_some_and(|inotify| {
-            inotify.add_watch(&beside(path, "-wal"), change).is_ok() && inotify.add_watch(path, loss).is_ok()
+            // Without its index the log is as good as lost; where that is not there it was seen already.
+            let _ = inotify.add_watch(&beside(path, "-shm"), LOSS);
+            inotify.add_watch(&beside(path, "-wal"), LOSS | AddWatchFlags::IN_MODIFY).is_ok()
+                && inotify.add_watch(path, LOSS).is_ok()
         });
         self.listening = heard.then(|| path.to_owned());
         heard
@@ -61,7 +65,7 @@ impl Alarm {
         let Some(path) = self.listening.take() else { return };
         if let Some(inotify) = &self.inotify {
             // Another mask, not the end of the watch, which would be announced itself.
-            let _ = inotify.add_watch(&beside(&path, "-wal"), AddWatchFlags::IN_DELETE_SELF);
+            let _ = inotify.add_watch(&beside(&path, "-wal"), LOSS);
         }
     }
 

@@ -27,6 +27,9 @@ const OPEN_WAIT: Duration = Duration::from_millis(250);
 /// At least between two damaged files that are moved aside.
 const MOVE_EVERY: Duration = Duration::from_secs(60);
 
+/// The write-ahead log and its index.
+const LOG: [&str; 2] = ["-wal", "-shm"];
+
 /// Why a file that somebody else holds is not written.
 const LOCKED: &str = "is locked by another process";
 
@@ -51,7 +54,21 @@ pub struct Store {
     stamp: Option<(SystemTime, u64)>,
     /// It was written since [`Store::look_inside`], by a checkpoint or by somebody.
     touched: bool,
-    journal: Option<(u64, u64)>,
+    /// The write-ahead log and its index, once they are there: as long as the file is open they stay.
+    journals: Option<[(u64, u64); 2]>,
+}
+
+/// What is at the path of the file that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The file, with its log.
+    Well,
+    /// The file, but its log or the index of it was deleted, and nothing was written to another one.
+    Bare,
+    /// The file, with a log or an index that somebody else has begun.
+    Shared,
+    /// Nothing, another file, or the file without its content.
+    Lost,
 }
 
 /// An opened store and what the log should say about it, a line each.
@@ -134,7 +151,7 @@ impl Store {
             filled: false,
             stamp: None,
             touched: false,
-            journal: None,
+            journals: None,
         };
         let notes = store.reopen_for(Purpose::Reading);
         Ok(Opened { store, notes })
@@ -169,6 +186,7 @@ impl Store {
             Ok(Found::Current) => {
                 self.prepared = true;
                 self.fresh = false;
+                self.note_journals();
                 None
             }
             _ => Some(self.reopen()),
@@ -183,6 +201,7 @@ impl Store {
     fn reopen_for(&mut self, purpose: Purpose) -> Vec<String> {
         self.close();
         self.fresh = false;
+        self.journals = None;
         let mut notes = Vec::new();
         let mut attempt = attempt(&self.path, purpose);
         if let Err(Shortfall::Damaged(reason)) = &attempt
@@ -198,6 +217,9 @@ impl Store {
                 self.hindrance = None;
                 self.prepared = purpose == Purpose::Writing;
                 self.fresh = fresh;
+                if self.prepared {
+                    self.note_journals();
+                }
             }
             Err(Shortfall::ReadOnly(connection, reason)) => {
                 self.connection = Some(*connection);
@@ -248,15 +270,32 @@ impl Store {
         }
     }
 
-    /// Whether the path still leads to the file that is open, and nobody emptied it: SQLite writes its log on without
-    /// a look at the file, and readers would find nothing.
+    /// Whether the path still leads to what is open.
     pub(super) fn is_in_place(&mut self) -> bool {
+        self.place() == Place::Well
+    }
+
+    /// What the path leads to by now. SQLite writes its log on without a look at the files: readers would find nothing,
+    /// and what others write would be lost.
+    pub(super) fn place(&mut self) -> Place {
         let found = fs::metadata(&self.path).ok();
         let emptied = self.filled && found.as_ref().is_some_and(|found| found.len() == 0);
         self.filled = found.as_ref().is_some_and(|found| found.len() > 0);
         let stamp = found.as_ref().and_then(|found| Some((found.modified().ok()?, found.len())));
         self.touched |= std::mem::replace(&mut self.stamp, stamp) != stamp;
-        found.as_ref().map(number) == self.identity && !emptied
+        if found.as_ref().map(number) != self.identity || emptied {
+            return Place::Lost;
+        }
+        let Some(noted) = self.journals else { return Place::Well };
+        let [log, index] = LOG.map(|suffix| fs::metadata(beside(&self.path, suffix)).ok());
+        let own = |found: &Option<fs::Metadata>, noted| found.as_ref().map(number) == Some(noted);
+        match (own(&log, noted[0]), own(&index, noted[1])) {
+            (true, true) => Place::Well,
+            (true, false) if index.is_some() => Place::Shared,
+            // A reader that finds no log begins an empty one.
+            (false, _) if log.is_some_and(|log| log.len() > 0) => Place::Shared,
+            _ => Place::Bare,
+        }
     }
 
     /// What a reader meets in a file that was written since the last look, when that is damage: somebody may have
@@ -274,20 +313,30 @@ impl Store {
     }
 
     /// Remembers the write-ahead log as this file's, to be told from a later one's.
-    pub(super) fn note_journal(&mut self) {
-        if self.journal.is_none() {
-            self.journal = identity(&beside(&self.path, "-wal"));
+    pub(super) fn note_journals(&mut self) {
+        if let (None, [Some(log), Some(index)]) =
+            (self.journals, LOG.map(|suffix| identity(&beside(&self.path, suffix))))
+        {
+            self.journals = Some([log, index]);
         }
     }
 
-    /// After the file was deleted or replaced: closes it and removes the journals it left behind, which would
-    /// damage the file that takes its place.
-    pub(super) fn forget(&mut self) {
-        self.close();
-        let journal = identity(&beside(&self.path, "-wal"));
-        if journal.is_some() && journal == self.journal.take() {
-            for suffix in JOURNALS {
-                let _ = fs::remove_file(beside(&self.path, suffix));
+    /// After what is open was found not to be in its place: closes it, so that it can be opened again.
+    pub(super) fn forget(&mut self, place: Place) {
+        match place {
+            // The log is still there for this connection: nothing of it is lost when it is put into the file.
+            Place::Well | Place::Bare => self.put_log_away(),
+            // Somebody may have written by the other log, which this one knows nothing of.
+            Place::Shared => self.close(),
+            // The journals that it left behind would damage the file that takes its place.
+            Place::Lost => {
+                self.close();
+                let log = identity(&beside(&self.path, LOG[0]));
+                if log.is_some() && log == self.journals.take().map(|[log, _]| log) {
+                    for suffix in JOURNALS {
+                        let _ = fs::remove_file(beside(&self.path, suffix));
+                    }
+                }
             }
         }
     }
@@ -295,15 +344,21 @@ impl Store {
     /// Ends cleanly: one file without journals, for anyone with read permission. A reader who is just
     /// looking can prevent it; then the write-ahead log stays, which is as safe.
     pub(super) fn finish(&mut self) {
-        if !self.is_writable() || !self.is_in_place() {
+        if !self.is_writable() || !matches!(self.place(), Place::Well | Place::Bare) {
             return self.close();
         }
-        if let Some(mut connection) = self.connection.take() {
+        if let (true, Some(connection)) = (self.fresh, &mut self.connection) {
+            // Not even begun: tables without rows say more to a reader than no tables.
             let _ = connection.busy_timeout(OPEN_WAIT);
-            if self.fresh {
-                // Not even begun: tables without rows say more to a reader than no tables.
-                let _ = migrate(&mut connection);
-            }
+            let _ = migrate(connection);
+        }
+        self.put_log_away();
+    }
+
+    /// Closes the file with its log taken over and removed, unless somebody else has it open.
+    fn put_log_away(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let _ = connection.busy_timeout(OPEN_WAIT);
             let mode = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0));
             match mode {
                 Ok(mode) if mode == "delete" => (),

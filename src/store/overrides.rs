@@ -228,6 +228,19 @@ pub(super) fn delete_over(connection: &Connection, orders: &[Override], now: Tim
     Ok(())
 }
 
+/// Puts those back that are not there any more, under the number each had if no other has taken it.
+pub(super) fn restore(connection: &Connection, orders: &[Override]) {
+    let there = read(connection).map(|(orders, _)| orders).unwrap_or_default();
+    for order in orders {
+        let same =
+            |other: &Override| (other.kind, &other.name, &other.target) == (order.kind, &order.name, &order.target);
+        if !there.iter().any(same) {
+            let taken = there.iter().any(|other| other.id == order.id);
+            let _ = insert(connection, order, (!taken).then_some(order.id));
+        }
+    }
+}
+
 /// Writes one, as a new row or (when a file was begun anew) under the number it had.
 pub(super) fn insert(connection: &Connection, order: &Override, id: Option<i64>) -> rusqlite::Result<()> {
     connection

@@ -16,7 +16,7 @@ use super::alarm::Alarm;
 use super::base::Base;
 use super::batch::{Batch, Pending};
 use super::load::Candidates;
-use super::open::Store;
+use super::open::{Place, Store};
 use super::overrides;
 use super::repair::Trouble;
 use super::save::{self, Targets};
@@ -240,6 +240,8 @@ struct Thread {
     overrides: Vec<Override>,
     /// Overrides that make no sense, in words.
     ignored: Vec<String>,
+    /// What was in the log alone may be gone.
+    lost_log: bool,
     /// Whether a trouble was told and not taken back.
     told: bool,
     /// Whether a row that SQLite refuses was told of: once in a process.
@@ -267,6 +269,7 @@ impl Thread {
             seen: None,
             overrides: Vec::new(),
             ignored: Vec::new(),
+            lost_log: false,
             told: false,
             refused: false,
             failing_since: None,
@@ -393,16 +396,23 @@ impl Thread {
     fn look_after_file(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
         if self.store.is_writable() {
-            if self.store.is_in_place() {
-                self.store.note_journal();
+            let place = self.store.place();
+            if place == Place::Well {
+                self.store.note_journals();
                 if let Some(error) = self.store.look_inside() {
                     self.failed(&error);
                 }
                 return;
             }
-            self.store.forget();
+            self.store.forget(place);
+            self.lost_log |= place != Place::Lost;
             let path = self.store.path.display();
-            self.tell(format!("the state file {path} was deleted or replaced, or emptied: opening it again"));
+            self.tell(match place {
+                Place::Lost => format!("the state file {path} was deleted or replaced, or emptied: opening it again"),
+                _ => {
+                    format!("the log of the state file, {path}-wal or -shm, was deleted or replaced: opening it again")
+                }
+            });
         } else if !self.ticks.is_multiple_of(RETRY_TICKS) {
             return;
         }
@@ -436,15 +446,13 @@ impl Thread {
         }
     }
 
-    /// A file that was begun anew gets the overrides that are in force: a drain must not end because a disk
-    /// lost a page.
+    /// A file that was begun anew, or lost its log, gets the overrides that are in force: a drain must not end because a
+    /// disk lost a page.
     fn restore_overrides(&mut self) {
         let Some(connection) = &self.store.connection else { return };
         let is_new = connection.query_row("SELECT count(*) = 0 FROM daemon", [], |row| row.get(0)).unwrap_or(false);
-        if is_new {
-            for order in &self.overrides {
-                let _ = overrides::insert(connection, order, Some(order.id));
-            }
+        if std::mem::take(&mut self.lost_log) || is_new {
+            overrides::restore(connection, &self.overrides);
         }
     }
 

@@ -261,6 +261,36 @@ fn a_file_that_is_deleted_or_replaced_while_open() {
 }
 
 #[test]
+fn a_log_that_is_deleted_costs_no_order() {
+    // Who has the file open keeps har from putting the lost log into it.
+    for watched in [false, true] {
+        let names = "[names.\"api.example\"]\ncheck = \"none\"\n\
+                     candidates = [\"192.0.2.7\", \"192.0.2.8\", \"192.0.2.9\"]";
+        let mut har = har().names(names).start();
+        har.until_sql("SELECT count(*) FROM ranking", |count| count == "3");
+        har.run(&["drain", "192.0.2.7"]).ok();
+        har.until_a("api.example", "192.0.2.8");
+        let other = rusqlite::Connection::open(har.state_path()).unwrap();
+        if watched {
+            other.query_row("SELECT count(*) FROM ranking", [], |_| Ok(())).unwrap();
+        }
+        for journal in ["har.db-wal", "har.db-shm"] {
+            fs::remove_file(har.folder().join("state").join(journal)).unwrap();
+        }
+        // At once by another log, or later by the new one: until then there may be a file without tables.
+        wait_for("the drain to be taken", || (har.run(&["drain", "192.0.2.8"]).code == 0).then_some(()));
+        har.until_a("api.example", "192.0.2.9");
+        wait_for("a word about it", || har.log().contains("was deleted or replaced").then_some(()));
+        until_well(&har);
+        assert!(har.run(&["status"]).ok().contains("runs as process"), "{watched}");
+        drop(other);
+        assert!(har.stop().success());
+        assert_eq!(har.sql("SELECT target FROM override ORDER BY target"), [["192.0.2.7"], ["192.0.2.8"]], "{watched}");
+        assert_eq!(har.sql("PRAGMA integrity_check"), [["ok"]]);
+    }
+}
+
+#[test]
 fn garbage_that_is_copied_over_the_open_file_is_noticed() {
     let mut har = har().names(NAMES).start();
     // What is still in the log alone is not lost with the file: it is put into it.

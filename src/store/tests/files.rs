@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use super::repair::beside;
 use super::*;
 
 fn populated(path: &Path) {
@@ -166,6 +167,29 @@ fn an_emptied_file_is_written_again_with_its_overrides() {
     assert_eq!(count(&path, "SELECT count(*) FROM address"), 2, "readers find it while har runs");
     assert_eq!(count(&path, "SELECT count(*) FROM override"), 1);
     assert!(writer.stop(LONG));
+}
+
+#[test]
+fn a_log_that_is_deleted_loses_nothing_and_is_begun_again() {
+    for gone in [&["-wal"][..], &["-shm"], &["-wal", "-shm"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("har.db");
+        let (writer, heard) = start_drained(&path);
+        gone.iter().for_each(|suffix| fs::remove_file(beside(&path, suffix)).unwrap());
+        until("the wish for everything", || *heard.resends.lock().unwrap() == 1);
+        assert!(heard.troubled("was deleted or replaced"), "{gone:?}");
+        // As `har drain` does, by another process.
+        assert_eq!(count(&path, "SELECT count(*) FROM override"), 1, "{gone:?}");
+        assert_eq!(count(&path, "SELECT count(*) FROM event"), 1, "{gone:?}: what was in the log alone");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("INSERT INTO override (kind, target) VALUES ('drain', 'h2.example.com')")
+            .unwrap();
+        until("the second one", || heard.overrides.lock().unwrap().last().is_some_and(|all| all.len() == 2));
+        assert!(writer.stop(LONG), "{gone:?}");
+        assert_eq!(count(&path, "SELECT count(*) FROM override"), 2, "{gone:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{gone:?}: one plain file");
+    }
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn a_reply_above_the_clients_limit_is_cut_to_its_question() {
 fn a_clients_retransmission_joins_the_query_under_way() {
     let upstream = Upstream::start();
     upstream.addresses("slow.example", &["198.51.100.7"]);
-    upstream.behave("slow.example", Behaviour::Delay(Duration::from_millis(400)));
+    upstream.behave("slow.example", Behaviour::Delay(Duration::from_millis(1500)));
     let har = start(&[&upstream]);
     let socket = dns::udp_socket(har.address());
     let query = encode(&question("slow.example", RecordType::A));
@@ -187,7 +187,7 @@ fn routes_send_a_suffix_elsewhere_and_nowhere_else() {
     general.addresses("www.corp.example", &["198.51.100.8"]).addresses("corp.example.net", &["198.51.100.9"]);
     corp.addresses("www.corp.example", &["10.8.0.80"]).addresses("corp.example", &["10.8.0.1"]);
     let lines = format!(
-        "servers = [\"{}\"]\ntimeout = \"600ms\"\n[upstream.routes]\n\"corp.example\" = [\"{}\"]",
+        "servers = [\"{}\"]\ntimeout = \"2s\"\n[upstream.routes]\n\"corp.example\" = [\"{}\"]",
         general.address(),
         corp.address()
     );

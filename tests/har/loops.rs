@@ -16,7 +16,7 @@ const NAMES: &str = "[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"
 /// A daemon whose servers are these, not started.
 fn prepared(servers: &[&Fast]) -> Har {
     let list: Vec<String> = servers.iter().map(|server| format!("\"{}\"", server.address())).collect();
-    let lines = format!("servers = [{}]\norder = \"listed\"\ntimeout = \"1s\"", list.join(", "));
+    let lines = format!("servers = [{}]\norder = \"listed\"\ntimeout = \"2s\"", list.join(", "));
     har().upstream_lines(&lines).names(NAMES).prepare()
 }
 
@@ -102,9 +102,12 @@ fn a_loop_that_begins_while_running_is_found() {
     });
     fails_fast(&har);
     until_quiet(&turncoat);
-    let before = turncoat.count();
-    (0..100).for_each(|_| drop(har.query("after.example", "A")));
-    assert!(turncoat.count() <= before + 20, "{} more: nothing goes there but tests", turncoat.count() - before);
+    // What goes round already may outlast a silence of a loaded machine.
+    wait_for("a hundred queries of which nothing goes there but tests", || {
+        let before = turncoat.count();
+        (0..100).for_each(|_| drop(har.query("after.example", "A")));
+        (turncoat.count() <= before + 20).then_some(())
+    });
 }
 
 #[test]

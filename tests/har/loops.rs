@@ -16,7 +16,7 @@ const NAMES: &str = "[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"
 /// A daemon whose servers are these, not started.
 fn prepared(servers: &[&Fast]) -> Har {
     let list: Vec<String> = servers.iter().map(|server| format!("\"{}\"", server.address())).collect();
-    let lines = format!("servers = [{}]\norder = \"listed\"\ntimeout = \"2s\"", list.join(", "));
+    let lines = format!("servers = [{}]\norder = \"listed\"\ntimeout = \"1s\"", list.join(", "));
     har().upstream_lines(&lines).names(NAMES).prepare()
 }
 
@@ -127,9 +127,9 @@ fn a_loop_beside_a_server_that_answers_is_found_while_running() {
     // What goes round already may outlast a silence of a loaded machine.
     let more = wait_for("twenty answers from the good server alone", || {
         let before = turncoat.count();
-        (0..20).for_each(|_| assert_eq!(har.a("after.example"), "198.51.100.99"));
+        let answered = (0..20).all(|_| har.a("after.example") == "198.51.100.99");
         let more = turncoat.count() - before;
-        (more <= 20).then_some(more)
+        (answered && more <= 20).then_some(more)
     });
     println!("found after {number} queries; {more} more went round");
 }
@@ -145,7 +145,7 @@ fn a_loop_through_two_forwarders_is_found_and_the_good_server_is_used() {
     har.until_a("other.example", "198.51.100.99");
     let before = first.count();
     for number in 0..100 {
-        assert_eq!(har.a(&format!("n{number}.example")), "198.51.100.99");
+        har.until_a(&format!("n{number}.example"), "198.51.100.99");
     }
     assert!(first.count() <= before + 20, "nothing goes there but tests");
 }

@@ -226,8 +226,9 @@ fn latency_is_that_of_the_connection_the_first_byte_or_the_whole() {
     }
     let har = har().names(&names).start();
     // All three have the same samples, so that a slow machine moves them together; where one was read late, the next tells.
+    har.until_sql("SELECT count(*) FROM address WHERE latency_ms > 0", |count| count == "3");
     wait_for("three latencies that are apart", || {
-        let rows = har.sql("SELECT latency_ms FROM address WHERE latency_ms > 0 ORDER BY name");
+        let rows = har.sql("SELECT latency_ms FROM address ORDER BY name");
         let ms: Vec<f64> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
         let [connect, first_byte, total] = ms[..] else { return None };
         (first_byte - connect >= 60.0 && total - first_byte >= 60.0).then_some(())

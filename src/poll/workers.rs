@@ -249,7 +249,7 @@ mod tests {
     use super::*;
     use crate::mailbox::Inbox;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_secs(60);
 
     fn pool(threads: usize, slow: usize) -> Pool {
         Pool::new(Limits { threads, slow, idle: Duration::from_millis(50), ..Limits::default() })
@@ -381,10 +381,14 @@ mod tests {
         let pool = Pool::new(Limits::default());
         let held = hang(&pool, Lane::Normal, 200);
         until("all hang", || pool.waiting() == 0);
-        let (done, finished) = mpsc::channel();
-        let start = Instant::now();
-        submit(&pool, Lane::Normal, move || done.send(start.elapsed()).unwrap());
-        assert!(finished.recv_timeout(SOON).unwrap() < Duration::from_millis(100));
+        let delay = || {
+            let (done, finished) = mpsc::channel();
+            let start = Instant::now();
+            submit(&pool, Lane::Normal, move || done.send(start.elapsed()).unwrap());
+            finished.recv_timeout(SOON).unwrap()
+        };
+        // The least of some: a loaded machine delays others.
+        assert!((0..20).any(|_| delay() < Duration::from_millis(100)));
         drop(held);
     }
 

@@ -17,7 +17,7 @@ use crate::health::{
     AnswerRecord, CheckResult, EndpointRecord, Event, EventKind, Family, Host, Outcome, Override, Recorded, State, Time,
 };
 
-pub const LONG: Duration = Duration::from_secs(10);
+pub const LONG: Duration = Duration::from_secs(60);
 pub const DAY: Duration = Duration::from_secs(86_400);
 
 pub fn address(number: u32) -> IpAddr {

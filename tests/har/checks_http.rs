@@ -184,8 +184,9 @@ fn a_real_nginx_is_understood() {
         let wanted = if error.is_empty() { "up" } else { "down" };
         let query =
             format!("SELECT state || ' ' || coalesce(last_error, '') FROM address WHERE name = '{name}.example'");
-        let row = har.until_sql(&query, |found| !found.starts_with("unknown"))[0][0].clone();
-        assert!(row.starts_with(&format!("{wanted} {error}")), "{name}: {row}");
+        // On a loaded machine one may take longer than its second: the next one tells.
+        let begins = format!("{wanted} {error}");
+        let row = har.until_sql(&query, |found| found.starts_with(&begins))[0][0].clone();
         assert_eq!(row.len() > wanted.len() + 1, !error.is_empty(), "{name}: {row}");
     }
     // The user and the query are in no row.

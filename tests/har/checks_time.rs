@@ -75,8 +75,10 @@ fn every_kind_ends_in_time_whatever_the_other_side_does() {
         assert!(rows.iter().all(|row| row[0] == "timeout"), "{name}: {rows:?}");
         let took = |row: &[String]| row[1].parse::<f64>().unwrap();
         assert!(rows.iter().all(|row| took(row) > 390.0), "{name}: {rows:?}");
-        // The promise is 100 ms. The least of them: a loaded machine holds single ones up.
-        assert!(took(&rows[0]) < 500.0, "{name}: {rows:?}");
+        // The promise is 100 ms. One of them: a loaded machine holds others up.
+        har.until_sql(&format!("SELECT min(total_ms) {at}"), |least| {
+            least.parse().is_ok_and(|least: f64| least < 500.0)
+        });
     }
 }
 
@@ -113,10 +115,11 @@ fn two_hundred_that_hang_keep_none_of_the_others_waiting() {
     });
     assert_eq!(har.a("well"), "127.0.0.2");
     let well = "FROM check_history WHERE address = '127.0.0.2'";
-    let rows = har.sql(&format!("SELECT count(*), (max(at_ms) - min(at_ms)) / (count(*) - 1) FROM (SELECT 1000 * (julianday(at) - 2440587.5) * 86400 AS at_ms {well})"));
-    let apart: f64 = rows[0][1].parse().unwrap();
-    // Those that hang would hold each of them up for 2 s.
-    assert!(apart < 1000.0, "checks every 500 ms came {apart} ms apart, {rows:?}");
+    // Those that hang would hold each of them up for 2 s; a loaded machine does so with some.
+    let apart = format!("SELECT julianday(at) - lag(julianday(at)) OVER (ORDER BY id) AS apart {well}");
+    har.until_sql(&format!("SELECT 86400 * min(apart) FROM ({apart})"), |least| {
+        least.parse().is_ok_and(|least: f64| least < 1.5)
+    });
     // A round of commands begins about now: none of them outlives the daemon.
     assert!(har.stop().success());
     wait_for("the end of all commands", || (!is_there(&format!("HAR_NAME={sleepy}"))).then_some(()));

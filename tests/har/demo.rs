@@ -16,7 +16,7 @@ fn the_answer_follows_the_servers_and_the_demo_ends_by_itself() {
     namespace::inside(&[], || {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(BINARY)
-            .args(["demo", "--for", "22s"])
+            .args(["demo", "--for", "23s"])
             .env("TMPDIR", folder.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,6 @@
 //! Candidates that are found: the master of real sentinels through a failover, and the targets of an SRV record.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::SRV;
@@ -51,17 +51,16 @@ fn the_master_of_a_majority_is_followed_and_no_other() {
 
     master.kill();
     let start = Instant::now();
+    // How long the sentinels take is theirs to say.
     let new = wait_for("the new master", || {
         let answer = har.a("redis.example");
         ADDRESSES[1..].contains(&answer.as_str()).then_some(answer)
     });
-    let took = start.elapsed();
-    println!("the new master was answered {took:.1?} after the old one was killed");
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    println!("the new master was answered {:.1?} after the old one was killed", start.elapsed());
     let promoted = replicas.iter().find(|replica| replica.address.ip().to_string() == new).expect("one of the two");
     assert_eq!(redis_say(promoted.address, &["AUTH s3cret-redis", "PING"]), "+PONG");
     har.until_sql("SELECT state FROM ranking WHERE name = 'redis.example'", |state| state == "up");
-    assert_eq!(har.sql("SELECT host FROM candidate WHERE name = 'redis.example'"), [[new.as_str()]]);
+    har.until_sql("SELECT group_concat(host) FROM candidate WHERE name = 'redis.example'", |hosts| hosts == new);
 
     // The old master comes back alone, with a sentinel that knows nobody else: one of three is no majority.
     sentinels.clear();
@@ -113,7 +112,7 @@ fn targets_of_an_srv_record_come_and_go() {
         "SRV",
         vec![record(10, 60, port, "one.example."), record(20, 30000, port, "two.example.")],
     );
-    let defaults = "[defaults]\ninterval = \"300ms\"\nfast_interval = \"200ms\"\nresolve_interval = \"1s\"\n";
+    let defaults = "[defaults]\ninterval = \"1s\"\nfast_interval = \"200ms\"\nresolve_interval = \"1s\"\n";
     let names = format!(
         "{defaults}[names.\"web.example\"]\ncheck = \"http://{{host}}/healthz\"\n\
          discover = {{ type = \"srv\", record = \"{service}\" }}\n\
@@ -144,7 +143,7 @@ fn targets_of_an_srv_record_come_and_go() {
     );
 
     // A reload and a restart keep what was found.
-    har.rewrite_names(&names.replace("300ms", "400ms"));
+    har.rewrite_names(&names.replace("interval = \"1s\"\nfast", "interval = \"2s\"\nfast"));
     har.signal(nix::sys::signal::Signal::SIGHUP);
     wait_for("the reload", || har.log().contains("was loaded again").then_some(()));
     assert_eq!(har.a("web.example"), ADDRESSES[1]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::daemon::{BINARY, Ran};
-use crate::harness::{Har, Upstream, har, namespace};
+use crate::harness::{Har, Upstream, har, namespace, wait_for};
 
 const NAMES: &str = "[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]";
 
@@ -61,9 +61,9 @@ fn a_sound_host_has_no_problem() {
         assert!(text.contains("\n0 problems, ") && !text.contains('\u{1b}'), "{text}");
         assert!(text.contains("ok: /etc/resolv.conf:1: programs ask har first (127.0.0.1)"), "{text}");
         assert!(text.contains("ok: 127.0.0.1:53: har answers api.example A over UDP and TCP"), "{text}");
-        // One question to the upstream for each time, for nothing of the operator's.
+        // One question to the upstream for each time, sent again where nothing was heard; for nothing of the operator's.
         let asked = upstream.seen("");
-        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert!((2..=4).contains(&asked.len()), "{asked:?}");
     });
 }
 
@@ -92,7 +92,8 @@ fn what_breaks_a_host_is_found_on_it() {
         assert!(text.contains(&format!("(pid {}) has the port", std::process::id())), "{text}");
         drop(other);
         har.start();
-        assert_eq!(found(&har).1, 0, "mended");
+        // READY comes before the row of the new process is in the file.
+        wait_for("everything to be mended", || (found(&har).1 == 0).then_some(()));
     });
 }
 

@@ -21,7 +21,7 @@ fn start() -> (Har, Vec<Backend>, Upstream) {
     upstream.addresses("plain.example", &["127.0.0.4"]);
     let names = format!(
         "[names.\"api.example\"]\ncheck = \"http://{{host}}:{}/\"\n\
-         candidates = [\"127.0.0.2\", \"127.0.0.3\"]\ninterval = \"300ms\"",
+         candidates = [\"127.0.0.2\", \"127.0.0.3\"]\ninterval = \"1s\"",
         backends[0].port()
     );
     let har = har().port(53).upstream(&[&upstream]).names(&names).start();
@@ -75,7 +75,7 @@ fn without_an_upstream_configured_names_go_on_until_one_is_there() {
         upstream.addresses("late.example", &["198.51.100.10"]);
         let har = har()
             .port(53)
-            .upstream_lines("resolv_conf = \"resolv.conf\"\ntimeout = \"1s\"")
+            .upstream_lines("resolv_conf = \"resolv.conf\"")
             .names("[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]")
             .start();
         assert_eq!(har.a("api.example"), "192.0.2.7");

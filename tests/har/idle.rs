@@ -38,6 +38,7 @@ fn nobody_wakes_a_daemon_that_has_nothing_to_do_but_whoever_writes_its_files() {
         })
         .collect();
     let har = har().upstream_lines(&format!("resolv_conf = {list:?}")).names(&names.concat()).start();
+    har.until_sql("SELECT count(*) FROM ranking", |count| count == "20");
     // Somebody has the file open all the time, as a person at a SQL prompt does.
     let other = rusqlite::Connection::open(har.state_path()).expect("the state file is there");
     other.busy_timeout(Duration::from_secs(10)).expect("a time-out");
@@ -54,16 +55,16 @@ fn nobody_wakes_a_daemon_that_has_nothing_to_do_but_whoever_writes_its_files() {
 
     // Seen in the log: a query would wake the daemon by itself, and so would the rows that follow the change before.
     let mut took = Vec::new();
-    for n in [1, 2, 3] {
+    for n in 1..=5 {
         std::thread::sleep(Duration::from_millis(1500));
         drain(&other, &format!("192.0.2.{n}"));
         let begin = Instant::now();
         wait_for("the other address", || har.log().contains(&format!("198.51.100.{n}")).then_some(()));
         took.push(begin.elapsed());
     }
-    // A loaded machine may keep one of them waiting; without the kernel's word it is 2.5 s for all but the first.
+    // A loaded machine may keep some of them waiting; without the kernel's word it is 2.5 s for all but the first.
     took.sort();
-    assert!(took[1] < Duration::from_secs(1), "{took:?}");
+    assert!(took[1] < Duration::from_millis(1500), "{took:?}");
 
     fs::write(folder.path().join("new"), "nameserver 127.0.0.10\n").expect("own folder");
     fs::rename(folder.path().join("new"), &list).expect("own folder");

@@ -90,7 +90,7 @@ fn start(far: &Far) -> (Har, Vec<Backend>) {
     let backends = Backend::group(&[("10.9.0.1", 1), ("10.9.0.2", 60)]);
     let name = |name: &str, candidates: &str| {
         format!(
-            "[names.\"{name}\"]\ncheck = \"http://{{host}}:{}/\"\ncandidates = [{candidates}]\ninterval = \"400ms\"\n\
+            "[names.\"{name}\"]\ncheck = \"http://{{host}}:{}/\"\ncandidates = [{candidates}]\ninterval = \"1s\"\n\
              fast_interval = \"200ms\"\ndown_interval = \"300ms\"\nwhen_all_down = \"servfail\"\n",
             backends[0].port()
         )

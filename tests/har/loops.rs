@@ -123,9 +123,12 @@ fn a_loop_that_begins_while_running_is_found() {
     });
     fails_fast(&har);
     until_quiet(&turncoat);
-    let before = turncoat.count();
-    (0..100).for_each(|_| drop(har.query("after.example", "A")));
-    assert!(turncoat.count() <= before + 20, "{} more: nothing goes there but tests", turncoat.count() - before);
+    // What goes round already may outlast a silence of a loaded machine.
+    wait_for("a hundred queries of which nothing goes there but tests", || {
+        let before = turncoat.count();
+        (0..100).for_each(|_| drop(har.query("after.example", "A")));
+        (turncoat.count() <= before + 20).then_some(())
+    });
 }
 
 #[test]
@@ -145,9 +148,9 @@ fn a_loop_beside_a_server_that_answers_is_found_while_running() {
     // What goes round already may outlast a silence of a loaded machine.
     let more = wait_for("twenty answers from the good server alone", || {
         let before = turncoat.count();
-        (0..20).for_each(|_| assert_eq!(har.a("after.example"), "198.51.100.99"));
+        let answered = (0..20).all(|_| har.a("after.example") == "198.51.100.99");
         let more = turncoat.count() - before;
-        (more <= 20).then_some(more)
+        (answered && more <= 20).then_some(more)
     });
     println!("found after {number} queries; {more} more went round");
 }
@@ -163,7 +166,7 @@ fn a_loop_through_two_forwarders_is_found_and_the_good_server_is_used() {
     har.until_a("other.example", "198.51.100.99");
     let before = first.count();
     for number in 0..100 {
-        assert_eq!(har.a(&format!("n{number}.example")), "198.51.100.99");
+        har.until_a(&format!("n{number}.example"), "198.51.100.99");
     }
     assert!(first.count() <= before + 20, "nothing goes there but tests");
 }

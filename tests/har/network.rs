@@ -32,11 +32,11 @@ fn a_change_of_addresses_or_routes_renews_the_sockets_and_answers_go_on() {
         {
             let upstream = Fast::start();
             let (har, socket) = waiting(&upstream);
-            // The waits double: once the last two transmissions are a second apart, the next one is two seconds away.
+            // The waits double: once the last two transmissions are two seconds apart, the next one is four seconds away.
             let gap = || {
                 let asked = upstream.asked();
                 let [.., before, last] = asked.as_slice() else { return None };
-                (last.at.duration_since(before.at) > Duration::from_millis(900)).then_some(asked.len())
+                (last.at.duration_since(before.at) > Duration::from_millis(1800)).then_some(asked.len())
             };
             let sent = wait_for("a long wait between two transmissions", gap);
             upstream.set(Manner::Answer);
@@ -46,7 +46,7 @@ fn a_change_of_addresses_or_routes_renews_the_sockets_and_answers_go_on() {
             let length = socket.recv(&mut buffer).expect("an answer");
             let took = begin.elapsed();
             assert_eq!(Reply::read(&buffer[..length]).first(), "198.51.100.99");
-            assert!(took < Duration::from_secs(1), "{change}: {took:?}");
+            assert!(took < Duration::from_millis(2500), "{change}: {took:?}");
             println!("{change}: answered after {took:?}");
             let asked = upstream.asked();
             assert!(asked[..sent].iter().all(|old| old.port != asked[sent].port), "a fresh socket");
@@ -60,7 +60,7 @@ fn the_list_of_servers_is_followed_however_it_is_changed() {
     namespace::inside(&[], || {
         let servers: Vec<Fast> =
             (1..=3).map(|last| Fast::start_at(&format!("127.0.0.7{last}:53"), Manner::Answer)).collect();
-        let har = har().port(53).ipv6().upstream_lines("resolv_conf = \"resolv.conf\"\ntimeout = \"1s\"").prepare();
+        let har = har().port(53).ipv6().upstream_lines("resolv_conf = \"resolv.conf\"").prepare();
         let at = |name: &str| har.folder().join(name);
         let write = |path: &Path, last: u8| {
             std::fs::write(path, format!("# comment\nnameserver 127.0.0.1\nnameserver 127.0.0.7{last}\n")).unwrap();

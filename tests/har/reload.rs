@@ -12,7 +12,7 @@ use crate::harness::{Backend, Har, Reply, har, wait_for};
 
 fn name(name: &str, port: u16) -> String {
     format!(
-        "[names.\"{name}\"]\ncheck = \"http://{{host}}:{port}/\"\ncandidates = [\"127.0.0.2\"]\ninterval = \"200ms\"\n"
+        "[names.\"{name}\"]\ncheck = \"http://{{host}}:{port}/\"\ncandidates = [\"127.0.0.2\"]\ninterval = \"1s\"\n"
     )
 }
 

@@ -12,10 +12,10 @@ fn after_a_failure(server: &str) -> (Har, Vec<Backend>) {
     let port = backends[0].port();
     let names = format!(
         "[names.\"api.example\"]\ncheck = \"http://{{address}}:{port}/\"\ncandidates = [\"127.0.0.3\", \"127.0.0.2\"]\n\
-         interval = \"200ms\"\nfast_interval = \"100ms\"\n\
+         interval = \"500ms\"\nfast_interval = \"100ms\"\n\
          [names.\"dead.example\"]\ncheck = \"http://{{address}}:{port}/\"\ncandidates = [\"127.0.0.4\"]\n\
-         interval = \"200ms\"\nfast_interval = \"100ms\"\n\
-         [names.\"quiet.example\"]\ncheck = \"http://{{address}}:{port}/\"\ncandidates = [\"127.0.0.3\"]\ninterval = \"200ms\"\n"
+         interval = \"500ms\"\nfast_interval = \"100ms\"\n\
+         [names.\"quiet.example\"]\ncheck = \"http://{{address}}:{port}/\"\ncandidates = [\"127.0.0.3\"]\ninterval = \"500ms\"\n"
     );
     let har = har().server(server).names(&names).start();
     har.until_a("api.example", "127.0.0.2");
@@ -27,6 +27,7 @@ fn after_a_failure(server: &str) -> (Har, Vec<Backend>) {
                 (SELECT max(at) FROM event WHERE kind = 'answer' AND before LIKE '127.0.0.2%')";
     har.until_sql(back, |count| count != "0");
     har.until_sql("SELECT state FROM address WHERE address = '127.0.0.4'", |state| state == "down");
+    har.until_sql("SELECT count(*) FROM address WHERE state = 'up'", |count| count == "3");
     (har, backends)
 }
 

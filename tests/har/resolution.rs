@@ -36,7 +36,7 @@ fn what_stops_resolving_is_marked_kept_checked_and_dropped_when_the_hold_is_over
     let mut backends = Backend::group(&[("127.0.0.2", 1)]);
     let upstream = Upstream::start();
     upstream.addresses("a.example", &["127.0.0.2"]);
-    let lines = "resolve_interval = \"1s\"\nresolve_hold = \"6s\"\nwhen_all_down = \"servfail\"";
+    let lines = "resolve_interval = \"1s\"\nresolve_hold = \"10s\"\nwhen_all_down = \"servfail\"";
     let har = start(&upstream, backends[0].port(), lines, &["a.example"]);
     har.until_a("api-a.example", "127.0.0.2");
     upstream.behave("a.example", Behaviour::Rcode(hickory_proto::op::ResponseCode::ServFail));

@@ -26,21 +26,15 @@ fn a_query_ends_the_rest_of_a_name_at_once() {
     let har = har().names(&names).start();
     har.until_a("rests.example", "127.0.0.2");
     // One is asked for all the time and never rests, the other comes to rest.
-    let mut last = (backends[0].connections(), Instant::now());
-    wait_for("no check for two seconds", || {
+    let mut last = (0, 0);
+    wait_for("no check of it while the other has many", || {
         assert_eq!(har.a("busy.example"), "127.0.0.3");
         let now = backends[0].connections();
         if now != last.0 {
-            last = (now, Instant::now());
+            last = (now, backends[1].connections());
         }
-        (last.1.elapsed() > Duration::from_secs(2)).then_some(())
+        (backends[1].connections() >= last.1 + 12).then_some(())
     });
-    let busy = backends[1].connections();
-    wait_for("checks of the busy one", || {
-        assert_eq!(har.a("busy.example"), "127.0.0.3");
-        (backends[1].connections() >= busy + 3).then_some(())
-    });
-    assert_eq!(backends[0].connections(), last.0, "it still rests");
     let asked = Instant::now();
     assert_eq!(har.a("rests.example"), "127.0.0.2", "a name at rest is answered");
     wait_for("a check", || (backends[0].connections() > last.0).then_some(()));
@@ -64,16 +58,16 @@ fn two_thousand_addresses_are_checked_every_second() {
     har.until_sql("SELECT count(*) FROM address WHERE state = 'up'", |count| count == "2000");
     let downs = "SELECT count(*) FROM event WHERE kind = 'state' AND after = 'down'";
     let downs_before = har.sql(downs);
-    let late = || har.sql("SELECT value FROM counter WHERE key = 'checks_late'")[0][0].parse::<usize>().unwrap();
+    let late = "SELECT value FROM counter WHERE key = 'checks_late'";
+    let late = || har.until_sql(late, |_| true)[0][0].parse::<usize>().unwrap();
     let (before, begin, late_before) = (server.connections(), Instant::now(), late());
     let wanted = ADDRESSES * SECONDS;
     wait_for("five rounds of checks", || (server.connections() >= before + wanted).then_some(()));
     let took = begin.elapsed();
-    har.until_sql("SELECT value FROM counter WHERE key = 'checks_late'", |_| true);
     let late = late() - late_before;
     println!("{wanted} checks took {took:.1?} instead of {SECONDS} s; {late} of them were late");
-    // A loaded machine may be slow, and says so.
-    assert!(took < Duration::from_secs(3 * SECONDS as u64), "{took:?}");
+    // On a loaded machine they may be slow, and it is said so.
+    assert!(took < Duration::from_secs(3 * SECONDS as u64) || late > 0, "{took:?}");
     assert_eq!(har.sql(downs), downs_before, "nothing is taken for dead");
 }
 
@@ -111,7 +105,7 @@ fn a_reload_keeps_counters_and_history_and_removes_what_is_gone() {
     let name = |name: &str, path: &str| {
         format!(
             "[names.\"{name}\"]\ncheck = \"http://{{host}}:{}/{path}\"\ncandidates = [\"127.0.0.2\", \"127.0.0.3\"]\n\
-             interval = \"300ms\"\nselect = \"all\"\n",
+             interval = \"1s\"\nselect = \"all\"\n",
             backends[0].port()
         )
     };

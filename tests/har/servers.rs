@@ -124,7 +124,7 @@ pub fn redis_tls(address: &str, port: u16, (certificate, key): (String, String))
 #[track_caller]
 pub fn sentinel(address: &str, port: u16, master: SocketAddr, quorum: usize) -> Server {
     let lines = format!(
-        "port {port}\nsentinel monitor mymaster {} {} {quorum}\nsentinel down-after-milliseconds mymaster 500\n\
+        "port {port}\nsentinel monitor mymaster {} {} {quorum}\nsentinel down-after-milliseconds mymaster 2000\n\
          sentinel failover-timeout mymaster 3000\nsentinel announce-ip {address}\nrequirepass s3cret-sentinel\n\
          sentinel sentinel-pass s3cret-sentinel\nsentinel auth-pass mymaster s3cret-redis\n",
         master.ip(),

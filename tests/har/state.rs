@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{Backend, Har, Mode, har, is_root, missing, skip};
+use crate::harness::{Backend, Har, Mode, har, is_root, missing, skip, wait_for};
 
 const NAMES: &str = "[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]";
 
@@ -29,13 +29,13 @@ fn sums_are_kept_without_single_results() {
         backend.port()
     );
     let mut har = har().server("history = \"0s\"").names(&names).start();
-    let checks = "SELECT ok FROM address WHERE name = 'api.example'";
+    // On a loaded machine some of them take longer than their 50 ms.
+    let checks =
+        "SELECT ok, ok + timeout + connect_error + tls_error + response_error + other_error + local_error FROM address";
     har.until_sql(checks, |ok| ok.parse::<u64>().is_ok_and(|ok| ok >= 5));
     assert!(har.stop().success());
     assert_eq!(har.sql("SELECT count(*) FROM check_result"), [["0"]]);
-    let sums = har.sql("SELECT sum(checks), sum(ok) FROM check_summary");
-    let (counted, summed) = (&har.sql(checks)[0][0], &sums[0]);
-    assert_eq!([counted, counted], [&summed[0], &summed[1]], "each check is in a sum");
+    assert_eq!(har.sql(checks), har.sql("SELECT sum(ok), sum(checks) FROM check_summary"), "each check is in a sum");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_damaged_file_is_moved_aside() {
             .collect();
         assert_eq!(moved.len(), 1, "{what}: {moved:?}");
         assert_eq!(fs::read(har.folder().join("state").join(&moved[0])).unwrap(), content, "{what}");
-        assert!(har.log().contains("har.db.damaged-"), "{what}: {}", har.log());
+        wait_for("a word about it", || har.log().contains("har.db.damaged-").then_some(()));
     }
 }
 
@@ -130,7 +130,7 @@ fn a_newer_file_is_not_written() {
     let before = fs::read(har.state_path()).unwrap();
     har.start();
     assert_eq!(har.a("api.example"), "192.0.2.7");
-    assert!(har.log().contains("newer"), "{}", har.log());
+    wait_for("a word about it", || har.log().contains("newer").then_some(()));
     assert!(har.stop().success());
     assert_eq!(fs::read(har.state_path()).unwrap(), before);
 }

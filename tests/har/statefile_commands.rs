@@ -21,7 +21,7 @@ fn start() -> (Har, Vec<Backend>) {
 fn names(backends: &[Backend], hysteresis: &str) -> String {
     format!(
         "[names.\"api.example\"]\ncheck = \"http://{{address}}:{}/\"\ncandidates = [\"127.0.0.3\", \"127.0.0.2\"]\n\
-         interval = \"200ms\"\nfast_interval = \"100ms\"\nhysteresis = {hysteresis}\n",
+         interval = \"200ms\"\nfast_interval = \"100ms\"\nfall = 6\nhysteresis = {hysteresis}\n",
         backends[0].port()
     )
 }
@@ -194,7 +194,8 @@ fn metrics_are_what_prometheus_reads() {
         let text = String::from_utf8(output().stdout).unwrap();
         let wanted = "har_queries_total{name=\"api.example\",type=\"A\"} ";
         let found = text.lines().find_map(|line| line.strip_prefix(wanted))?.to_owned();
-        (found.parse::<u64>().ok()? > queries.parse::<u64>().unwrap()).then_some(text)
+        let chosen = text.lines().find(|line| line.starts_with("har_address_chosen") && line.contains("127.0.0.2"))?;
+        (found.parse::<u64>().ok()? > queries.parse::<u64>().unwrap() && chosen.ends_with(" 1")).then_some(text)
     });
     let samples = parse(&text);
     let value = |name: &str, label: &str| {

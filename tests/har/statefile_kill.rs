@@ -57,7 +57,7 @@ fn fifty_kills() {
         .map(|number| {
             format!(
                 "[names.\"n{number}.example\"]\ncheck = \"http://{{address}}:{}/{number}\"\n\
-                 candidates = [\"127.0.0.3\", \"127.0.0.2\"]\ninterval = \"200ms\"\nfast_interval = \"200ms\"\n",
+                 candidates = [\"127.0.0.3\", \"127.0.0.2\"]\ninterval = \"1s\"\nfast_interval = \"200ms\"\n",
                 backends[0].port()
             )
         })
@@ -77,7 +77,7 @@ fn fifty_kills() {
         if kill % 5 == 0 {
             let reply = first_answer(&har);
             assert_eq!(reply.first(), "127.0.0.2", "after kill {kill}: what was stored");
-            assert!(begin.elapsed() < Duration::from_secs(5), "after kill {kill}: {:?}", begin.elapsed());
+            assert!(begin.elapsed() < Duration::from_secs(20), "after kill {kill}: {:?}", begin.elapsed());
         }
     }
     stop.store(true, Ordering::Relaxed);

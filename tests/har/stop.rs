@@ -14,7 +14,7 @@ fn queries_under_way_are_answered_before_the_end() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let upstream = Upstream::start();
         upstream.addresses("slow.example", &["198.51.100.1"]);
-        upstream.behave("slow.example", Behaviour::Delay(Duration::from_millis(400)));
+        upstream.behave("slow.example", Behaviour::Delay(Duration::from_millis(200)));
         let mut har = har().upstream(&[&upstream]).start();
         let socket = dns::udp_socket(har.address());
         socket.send(&encode(&question("slow.example", RecordType::A))).unwrap();

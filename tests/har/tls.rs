@@ -12,7 +12,7 @@ fn the_certificate_must_be_valid_for_the_name_of_the_url() {
         ("expired", Backend::tls("127.0.0.4", authority.expired_server("expired.example"))),
         ("stranger", Backend::tls("127.0.0.5", stranger.server("stranger.example"))),
     ];
-    let mut names = String::from("[defaults]\ninterval = \"300ms\"\nfast_interval = \"100ms\"\ntimeout = \"300ms\"\n");
+    let mut names = String::from("[defaults]\ninterval = \"1s\"\nfast_interval = \"100ms\"\ntimeout = \"1s\"\n");
     for (name, server) in &servers {
         names.push_str(&format!(
             "[names.\"{name}.example\"]\n\

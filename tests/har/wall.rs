@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::{Backend, Har, har, missing, skip};
+use crate::harness::{Backend, Har, har, missing, skip, wait_for};
 
 /// What shows the daemon another time than it is; its monotonic clock stays.
 fn libfaketime() -> Option<PathBuf> {
@@ -50,7 +50,7 @@ fn the_state_file_and_orders_go_by_the_clock_as_it_is_now() {
         ] {
             until_near_now(&har, time);
         }
-        har.run(&["status", "--check"]).ok();
+        wait_for("everything to be well", || (har.run(&["status", "--check"]).code == 0).then_some(()));
         har.run(&["drain", "127.0.0.2", "--for", "30m"]).ok();
         har.until_a("api.example", "127.0.0.3");
         until_near_now(&har, "at FROM event WHERE kind = 'override' ORDER BY id DESC LIMIT 1");

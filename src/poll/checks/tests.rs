@@ -17,7 +17,7 @@ use super::*;
 use crate::config::{HttpCheck, TcpCheck, Trust};
 
 const LOCAL: [u8; 4] = [127, 0, 0, 1];
-const PLENTY: Duration = Duration::from_secs(5);
+const PLENTY: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 /// How late a result may be.
 const GRACE: Duration = Duration::from_millis(100);

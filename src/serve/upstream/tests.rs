@@ -11,7 +11,7 @@ use super::*;
 use crate::dns::wire::rcode;
 
 const FIRST_TOKEN: usize = 100;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An event loop around a forwarder.
 struct Loop {

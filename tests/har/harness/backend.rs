@@ -117,6 +117,11 @@ impl Backend {
         lock(&self.shared.hanging).clear();
     }
 
+    /// Whether it never answers.
+    pub fn hangs(&self) -> bool {
+        *lock(&self.shared.mode) == Mode::Hang
+    }
+
     /// Answers 200 after `delay` milliseconds from now on.
     pub fn delay(&self, delay: u64) {
         self.set(Mode::Answer(200, Duration::from_millis(delay)));

@@ -5,16 +5,19 @@
 //! rows of its state file.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{ErrorKind, PipeReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -110,15 +113,8 @@ impl Builder {
         // Other users read the state file, as they do below /var/lib.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("own folder");
         let port = self.port.unwrap_or_else(|| free_port(&self.addresses));
-        let mut har = Har {
-            notify: Notify::open(folder.path()),
-            folder,
-            port,
-            child: None,
-            stderr: Arc::default(),
-            reader: None,
-            builder: self,
-        };
+        let mut har =
+            Har { notify: Notify::open(folder.path()), folder, port, child: None, said: Arc::default(), builder: self };
         har.write_config();
         har
     }
@@ -151,10 +147,47 @@ pub struct Har {
     /// What it told the service manager.
     pub notify: Notify,
     child: Option<Child>,
-    stderr: Arc<Mutex<String>>,
-    /// Fills `stderr` until the process has closed it.
-    reader: Option<JoinHandle<()>>,
+    said: Arc<Said>,
     builder: Builder,
+}
+
+/// What the last process has written to its standard error.
+#[derive(Default)]
+struct Said {
+    pipe: Option<PipeReader>,
+    text: Mutex<Vec<u8>>,
+    ended: AtomicBool,
+}
+
+impl Said {
+    /// A thread reads so that the pipe never fills up; who asks reads too, and misses nothing that was written before.
+    fn read(pipe: OwnedFd) -> Arc<Said> {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("own pipe");
+        let said = Arc::new(Said { pipe: Some(pipe.into()), ..Said::default() });
+        let reader = Arc::clone(&said);
+        std::thread::spawn(move || {
+            while let (Some(pipe), false) = (&reader.pipe, reader.ended.load(Ordering::SeqCst)) {
+                let _ = poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+                reader.text();
+            }
+        });
+        said
+    }
+
+    /// All of it so far.
+    fn text(&self) -> String {
+        let mut text = self.text.lock().expect("no panic while locked");
+        let mut buffer = [0; 4096];
+        while let (Some(mut pipe), false) = (self.pipe.as_ref(), self.ended.load(Ordering::SeqCst)) {
+            match pipe.read(&mut buffer) {
+                Ok(length @ 1..) => text.extend(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Ok(0) | Err(_) => self.ended.store(true, Ordering::SeqCst),
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
 }
 
 impl Har {
@@ -288,21 +321,10 @@ impl Har {
     pub fn spawn_writing_to(&mut self, mut command: Command, stderr: Stdio) {
         assert!(self.child.is_none(), "it is running already");
         self.notify.clear();
-        self.stderr.lock().expect("no panic while locked").clear();
         // Not over what the command has set: a passed socket travels as standard input.
         let mut child = command.stderr(stderr).spawn().expect("the binary starts");
-        let pipe = child.stderr.take();
+        self.said = child.stderr.take().map(|pipe| Said::read(pipe.into())).unwrap_or_default();
         self.child = Some(child);
-        let Some(pipe) = pipe else { return };
-        let lines = BufReader::new(pipe);
-        let kept = Arc::clone(&self.stderr);
-        self.reader = Some(std::thread::spawn(move || {
-            for line in lines.split(b'\n').map_while(Result::ok) {
-                let mut kept = kept.lock().expect("no panic while locked");
-                kept.push_str(&String::from_utf8_lossy(&line));
-                kept.push('\n');
-            }
-        }));
     }
 
     /// Waits for `READY=1`; `false` when the process ended first.
@@ -340,12 +362,13 @@ impl Har {
         status
     }
 
-    /// The process is no more: its last lines are read.
+    /// The process is no more, and nobody else writes to its standard error.
     fn reaped(&mut self) {
         self.child = None;
-        if let Some(reader) = self.reader.take() {
-            wait_for("the end of standard error", || reader.is_finished().then_some(()));
-        }
+        wait_for("the end of standard error", || {
+            self.said.text();
+            self.said.ended.load(Ordering::SeqCst).then_some(())
+        });
     }
 
     /// SIGTERM, and waits for the end.
@@ -361,9 +384,9 @@ impl Har {
         self.ended();
     }
 
-    /// Standard error so far.
+    /// Standard error so far: every line that was written before this call.
     pub fn log(&self) -> String {
-        self.stderr.lock().expect("no panic while locked").clone()
+        self.said.text()
     }
 
     /// Asks over UDP with EDNS.
@@ -497,13 +520,31 @@ fn text(value: rusqlite::types::ValueRef<'_>) -> String {
     }
 }
 
-/// A port that is free for UDP and TCP on every one of `addresses` at this moment.
+/// A port that is free for UDP and TCP on every one of `addresses` at this moment, and not among those that the kernel
+/// gives to sockets without a port of their own: under load these come and go by the thousand.
 pub fn free_port(addresses: &[IpAddr]) -> u16 {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    // Where the kernel leaves few to others, all will do.
+    let below = Some(first_of_the_kernels()).filter(|first| *first > 2 * LOWEST_PORT).unwrap_or(u16::MAX);
+    let next = NEXT.get_or_init(|| {
+        let mut begin = [0; 2];
+        getrandom::fill(&mut begin).expect("random bytes");
+        AtomicU16::new(u16::from_ne_bytes(begin))
+    });
     wait_for("a free port", || {
-        let first = TcpListener::bind((addresses[0], 0)).ok()?;
-        let port = first.local_addr().ok()?.port();
+        // Each once, before all others had their turn: what is free is not bound yet.
+        let port = LOWEST_PORT + next.fetch_add(1, Ordering::SeqCst) % (below - LOWEST_PORT);
         let udp = addresses.iter().all(|address| UdpSocket::bind((*address, port)).is_ok());
-        let tcp = addresses[1..].iter().all(|address| TcpListener::bind((*address, port)).is_ok());
+        let tcp = addresses.iter().all(|address| TcpListener::bind((*address, port)).is_ok());
         (udp && tcp).then_some(port)
     })
+}
+
+/// Above what services of a host have as a rule, and what tests name.
+const LOWEST_PORT: u16 = 12_000;
+
+/// The first port that the kernel gives out by itself.
+fn first_of_the_kernels() -> u16 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("Linux has it");
+    range.split_whitespace().next().and_then(|first| first.parse().ok()).expect("a port")
 }

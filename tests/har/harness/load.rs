@@ -3,7 +3,7 @@
 //! The upstream answers every query with the one address 198.51.100.99 (or as its manner says) and keeps id,
 //! port and question of each. The client asks for unique names at a rate and measures every answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,6 +46,13 @@ pub struct Asked {
     pub port: u16,
     /// When.
     pub at: Instant,
+}
+
+/// Ids and ports as they were drawn, each once: the same datagram comes again from the same socket when its answer is late.
+pub fn drawn(mut asked: Vec<Asked>) -> Vec<Asked> {
+    let mut seen = HashSet::new();
+    asked.retain(|asked| seen.insert((asked.id, asked.port)));
+    asked
 }
 
 struct Shared {
@@ -236,8 +243,8 @@ pub struct Measured {
 /// Queries that wait at once, at most: what the receive buffer of a daemon that gets no processor for a while holds.
 const WINDOW: usize = 128;
 
-/// How long a client waits for the last answers: above the timeout of har's own.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a client waits for the last answers: above every timeout of har's own.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Measured {
     /// The latency below which this share of the answers to queries asked in a span lies.
@@ -248,6 +255,9 @@ impl Measured {
         all.get((all.len() * percent / 100).min(all.len().saturating_sub(1))).copied().unwrap_or_default()
     }
 }
+
+/// How far a client that was held up may be behind: what it has missed beyond that is not made up for by a burst.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// Asks `count` unique names at `rate` a second over UDP, evenly and no faster than they are answered, and calls `at` before each of them.
 pub fn load(server: SocketAddr, rate: u64, count: usize, mut at: impl FnMut(usize)) -> Measured {
@@ -262,10 +272,11 @@ pub fn load(server: SocketAddr, rate: u64, count: usize, mut at: impl FnMut(usiz
     let mut waiting: HashMap<(usize, u16), Instant> = HashMap::new();
     let mut measured = Measured { answers: Vec::new(), failed: 0, lost: 0 };
     let mut sent = 0;
-    let mut last = begin;
+    let (mut last, mut due) = (begin, begin);
     while sent < count || !waiting.is_empty() && last.elapsed() < PATIENCE {
-        let due = Duration::from_nanos(1_000_000_000 / rate * sent as u64);
-        if sent < count && waiting.len() < WINDOW && begin.elapsed() >= due {
+        let now = Instant::now();
+        if sent < count && waiting.len() < WINDOW && now >= due {
+            due = due.max(now - BEHIND) + Duration::from_nanos(1_000_000_000 / rate);
             at(sent);
             let mut query = template.clone();
             let (socket, id) = (sent % sockets.len(), (sent / sockets.len()) as u16);

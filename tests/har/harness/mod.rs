@@ -1,8 +1,9 @@
 //! What the process tests stand on: the real daemon, and scripted peers around it.
 //!
 //! A test owns every peer: the upstream resolver ([`Upstream`]), the checked servers ([`Backend`]), the
-//! notify socket and the temporary folder. Ports come from the kernel, addresses are 127.0.0.x, waiting is
-//! for a condition with a deadline ([`wait_for`]), and what is started is stopped when its value is dropped.
+//! notify socket and the temporary folder. Ports come from the kernel or, where one is bound later than it is chosen,
+//! from those that the kernel gives to nobody ([`daemon::free_port`]); addresses are 127.0.0.x, waiting is for a
+//! condition with a deadline ([`wait_for`]), and what is started is stopped when its value is dropped.
 //! A test that cannot run here says so with [`skip`], which `tests/run` counts.
 
 pub mod backend;
@@ -30,7 +31,7 @@ pub use dns::Reply;
 pub use upstream::{Behaviour, Upstream};
 
 /// How long a condition may take before the test fails: far above what is needed, for loaded machines.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(10);

@@ -2,21 +2,39 @@
 //!
 //! Every message is kept, in order, one string per datagram.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-/// How often the reading thread looks whether it is to end.
-const TICK: Duration = Duration::from_millis(20);
+use nix::poll::{PollFd, PollFlags, poll};
+
+/// How often the reading thread looks whether it is to end, milliseconds.
+const TICK: u8 = 20;
 
 /// A notify socket and what was sent to it.
 pub struct Notify {
     path: PathBuf,
-    messages: Arc<Mutex<Vec<String>>>,
-    /// Dropped with the value; the thread holds a weak one and ends when it is gone.
-    _alive: Arc<()>,
+    /// The thread holds a weak one and ends when it is gone.
+    received: Arc<Received>,
+}
+
+struct Received {
+    socket: UnixDatagram,
+    messages: Mutex<Vec<String>>,
+}
+
+impl Received {
+    /// Everything that was sent before this call.
+    fn all(&self) -> Vec<String> {
+        let mut messages = self.messages.lock().expect("no panic while locked");
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            messages.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        messages.clone()
+    }
 }
 
 impl Notify {
@@ -25,20 +43,17 @@ impl Notify {
         let path = folder.join("notify");
         let socket = UnixDatagram::bind(&path).expect("a notify socket");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("own file");
-        socket.set_read_timeout(Some(TICK)).expect("a time-out");
-        let messages = Arc::new(Mutex::new(Vec::new()));
-        let alive = Arc::new(());
-        let (kept, watch) = (Arc::clone(&messages), Arc::downgrade(&alive));
+        socket.set_nonblocking(true).expect("non-blocking");
+        let received = Arc::new(Received { socket, messages: Mutex::default() });
+        let watch = Arc::downgrade(&received);
+        // So that the socket never fills up; who asks reads too.
         std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while watch.strong_count() > 0 {
-                if let Ok(length) = socket.recv(&mut buffer) {
-                    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                    kept.lock().expect("no panic while locked").push(text);
-                }
+            while let Some(received) = watch.upgrade() {
+                let _ = poll(&mut [PollFd::new(received.socket.as_fd(), PollFlags::POLLIN)], TICK);
+                received.all();
             }
         });
-        Notify { path, messages, _alive: alive }
+        Notify { path, received }
     }
 
     /// For `NOTIFY_SOCKET`.
@@ -48,7 +63,7 @@ impl Notify {
 
     /// Everything so far.
     pub fn messages(&self) -> Vec<String> {
-        self.messages.lock().expect("no panic while locked").clone()
+        self.received.all()
     }
 
     /// How many messages hold the line `line` (or a line that begins with it, if it ends in `=`).
@@ -60,6 +75,7 @@ impl Notify {
 
     /// Forgets what was sent, before a restart.
     pub fn clear(&self) {
-        self.messages.lock().expect("no panic while locked").clear();
+        self.received.all();
+        self.received.messages.lock().expect("no panic while locked").clear();
     }
 }

@@ -48,7 +48,7 @@ fn the_upstream_misbehaves_as_told() {
 
 fn get(backend: &Backend) -> String {
     let Ok(mut stream) = TcpStream::connect((backend.address(), backend.port())) else { return "refused".to_owned() };
-    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(if backend.hangs() { 300 } else { 10_000 }))).unwrap();
     let _ = stream.write_all(b"GET /path HTTP/1.1\r\nHost: name.example\r\n\r\n");
     let mut text = String::new();
     match stream.read_to_string(&mut text) {

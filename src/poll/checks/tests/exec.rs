@@ -230,8 +230,8 @@ fn a_helper_that_stays_behind_neither_delays_nor_survives() {
 fn one_that_leaves_the_group_holds_nothing_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
-    let text = format!("setsid sh -c 'echo $$ >{}; exec sleep 5' & sleep 60", file.display());
-    assert_eq!(exec(script(&text, &[]), Duration::from_secs(1)).outcome, Outcome::Timeout);
+    let text = format!("setsid sh -c 'echo $$ >{}; exec sleep 60' & sleep 60", file.display());
+    assert_eq!(exec(script(&text, &[]), Duration::from_secs(2)).outcome, Outcome::Timeout);
     // It is out of reach: ended here, so that nothing of the test stays.
     let pid = written(&file).parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -242,7 +242,7 @@ fn no_child_stays_to_be_reaped() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     for text in ["exit 0", "sleep 60"] {
-        exec(script(&format!("echo $$ >{}; {text}", file.display()), &[]), Duration::from_secs(1));
+        exec(script(&format!("echo $$ >{}; {text}", file.display()), &[]), Duration::from_secs(2));
         let stat = PathBuf::from(format!("/proc/{}", written(&file)));
         let start = Instant::now();
         while stat.exists() {

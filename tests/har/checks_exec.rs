@@ -164,7 +164,7 @@ fn a_program_that_is_missing_is_a_warning_and_then_an_error() {
         .names(PACE)
         .names("[names.a]\ncandidates = [\"127.0.0.2\"]\ncheck = { type = \"exec\", command = [\"/no/such/check\"] }")
         .start();
-    assert!(har.log().contains("/no/such/check cannot be started: No such file"), "{}", har.log());
+    har.until_log("/no/such/check cannot be started: No such file");
     let row = har.until_sql("SELECT last_outcome, last_error FROM address", |outcome| !outcome.is_empty()).remove(0);
     assert_eq!(row, ["other_error", "/no/such/check cannot be started: no such file or directory"]);
 }

@@ -65,14 +65,15 @@ fn role_login_and_password_file_decide() {
     // A fault of this host says nothing about the candidate.
     is(&har, "gone", "unknown", "");
     har.until_sql("SELECT local_error FROM address WHERE name = 'gone.example'", |count| count != "0");
-    assert!(har.log().contains("cannot read password_file"), "{}", har.log());
+    har.until_log("cannot read password_file");
     let counts = "SELECT response_error, ok FROM address WHERE name = 'wrong.example'";
     let rows = har.until_sql(counts, |count| count != "0");
     assert_eq!(rows[0][1], "0");
 
     // The server is well, and nothing secret is anywhere.
     assert_eq!(redis_say(master.address, &["AUTH s3cret-one", "PING"]), "+PONG");
-    assert!(har.log().contains("holds a password and everybody"), "a readable configuration draws a warning");
+    // A readable configuration draws a warning.
+    har.until_log("holds a password and everybody");
     har.stop();
     let state = std::fs::read(har.state_path()).unwrap();
     for bytes in [har.log().into_bytes(), state] {

@@ -36,6 +36,7 @@ fn a_certificate_about_to_expire_is_said_once_and_is_no_failure() {
     har.until_sql(count, |count| count.parse::<u32>().is_ok_and(|count| count >= 4));
     let events = har.sql("SELECT address, reason FROM event WHERE kind = 'certificate'");
     assert_eq!(events, [["127.0.0.2", "the certificate expires in 10 days, min_days_left is 14"]]);
+    har.until_log("127.0.0.2: the certificate expires in 10 days");
     assert_eq!(har.log().matches("127.0.0.2: the certificate expires in 10 days").count(), 1, "{}", har.log());
     assert!(har.stop().success());
     // What was found is there after a restart, too.

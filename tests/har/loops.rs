@@ -85,7 +85,7 @@ fn a_forwarder_that_asks_har_is_found_at_the_start_and_used_again_once_mended() 
     har.signal(Signal::SIGHUP);
     har.until_a("other.example", "198.51.100.99");
     har.until_sql("SELECT usable FROM upstream", |usable| usable == "1");
-    assert!(har.log().contains("it is used again"), "{}", har.log());
+    har.until_log("it is used again");
 }
 
 #[test]

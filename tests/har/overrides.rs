@@ -247,6 +247,7 @@ fn rows_that_make_no_sense_are_ignored_and_told_of_once() {
     }
     for id in [11, 12, 13] {
         let line = format!("override {id} is ignored");
+        har.until_log(&line);
         assert_eq!(har.log().matches(&line).count(), 1, "{line}\n{}", har.log());
         until_event(&har, &format!("{line}%"));
     }

@@ -77,7 +77,6 @@ fn starts_reloads_and_stops_are_events() {
         for (row, reason) in rows.iter().zip(reasons) {
             assert!(row[0].contains(reason) && !row[0].contains('\n'), "{reason:?}: {rows:?}");
         }
-        har.log()
     };
     har.rewrite_names(&(name("old.example", backend.port()) + &name("new.example", backend.port())));
     reload(&har);
@@ -88,7 +87,9 @@ fn starts_reloads_and_stops_are_events() {
         "the configuration was loaded again: 2 names",
         "the configuration was not taken over: ",
     ];
-    let log = events(&har, &told);
+    events(&har, &told);
+    har.until_log("was not taken over");
+    let log = har.log();
     assert_eq!(log.matches("was loaded again").count(), 1, "{log}");
     assert_eq!(log.matches("was not taken over").count(), 1, "{log}");
     assert!(

@@ -345,6 +345,9 @@ fn damage_of_every_kind_at_the_start() {
             .map(|path| fs::read(path).unwrap())
             .collect();
         assert_eq!(moved, if aside { vec![bytes] } else { Vec::new() }, "{kind}");
+        if aside {
+            har.until_log("is damaged");
+        }
         assert_eq!(har.log().matches("is damaged").count(), usize::from(aside), "{kind}: {}", har.log());
         assert_eq!(har.sql("PRAGMA integrity_check"), [["ok"]], "{kind}");
     }

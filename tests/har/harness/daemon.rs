@@ -389,6 +389,12 @@ impl Har {
         self.said.text()
     }
 
+    /// Waits for a line that has this in it: one thread of the daemon's writes what the others say, a moment later.
+    #[track_caller]
+    pub fn until_log(&self, part: &str) {
+        wait_for(&format!("'{part}' in the log"), || self.log().contains(part).then_some(()));
+    }
+
     /// Asks over UDP with EDNS.
     #[track_caller]
     pub fn query(&self, name: &str, record_type: &str) -> Reply {

@@ -120,9 +120,11 @@ pub enum Basis {
     Pinned,
     /// Addresses are known, but none is given: the other family is answered.
     Empty,
-    /// The candidates have no address of this family, or none is known yet.
-    #[default]
+    /// The candidates have no address of this family.
     NoAddress,
+    /// It is not known yet which addresses they have.
+    #[default]
+    NotReady,
 }
 
 impl Basis {
@@ -137,6 +139,7 @@ impl Basis {
             Basis::Pinned => "pinned",
             Basis::Empty => "empty",
             Basis::NoAddress => "no-address",
+            Basis::NotReady => "not-ready",
         }
     }
 }
@@ -243,7 +246,7 @@ impl View<'_> {
             let fallback = !other_is_fit && !hopeful && self.policy.when_all_down == AllDown::Fallback;
             return match &self.fallback[family.index()] {
                 addresses if fallback && !addresses.is_empty() => (Plan::one(addresses.clone(), true), Basis::AllDown),
-                _ if nothing_known || !self.looked_up[family.index()] => (Plan::NotReady, Basis::NoAddress),
+                _ if nothing_known || !self.looked_up[family.index()] => (Plan::NotReady, Basis::NotReady),
                 _ => (Plan::Empty, Basis::NoAddress),
             };
         }
@@ -344,7 +347,7 @@ impl View<'_> {
                 "the other family is faster".to_owned()
             }
             Basis::Empty => "nothing of this family is fit, the other family is answered".to_owned(),
-            Basis::NoAddress if answered.plan == Plan::NotReady => "no address is known yet".to_owned(),
+            Basis::NotReady => "no address is known yet".to_owned(),
             Basis::NoAddress => "the candidates have no address of this family".to_owned(),
             Basis::Panic => "too few addresses are fit (panic_below): health is ignored".to_owned(),
             Basis::Ranked => match before {

@@ -288,10 +288,10 @@ fn what_is_not_configured_is_forwarded_both_ways() {
 #[test]
 fn a_probe_that_comes_back_is_told() {
     let server = start();
-    let probe: HostName = "x4711.probe.test".parse().unwrap();
+    let probe: HostName = "har-loop-test-4711.probe.test".parse().unwrap();
     server.updates.send(Update::Probes(vec![probe.clone()])).unwrap();
     let socket = server.udp();
-    socket.send(&query(5, "X4711.probe.test")).unwrap();
+    socket.send(&query(5, "HAR-loop-test-4711.probe.test")).unwrap();
     assert_eq!(rcode(&receive(&socket)), 5);
     let told = server.wait_for(|notice| matches!(notice, Notice::Returned { .. }));
     assert!(matches!(told, Notice::Returned { probe: name } if name == probe));

@@ -414,6 +414,19 @@ impl InFlight {
         self.settle();
     }
 
+    /// Ends every query with the best there is: nobody will wait for more.
+    pub fn end_all(&mut self, now: Instant) {
+        let mut keys = std::mem::take(&mut self.scratch);
+        self.entries.keys(&mut keys);
+        for &key in &keys {
+            if self.entries.get(key).is_some_and(|entry| !entry.ghost) {
+                self.give_up(key, now);
+            }
+        }
+        self.scratch = keys;
+        self.settle();
+    }
+
     /// Drops what a connection asked.
     pub fn forget(&mut self, connection: u64, now: Instant) {
         let client = Client::Tcp { connection };

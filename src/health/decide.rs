@@ -134,9 +134,11 @@ pub enum Basis {
     Pinned,
     /// Addresses are known, but none is given: the other family is answered.
     Empty,
-    /// The candidates have no address of this family, or none is known yet.
-    #[default]
+    /// The candidates have no address of this family.
     NoAddress,
+    /// It is not known yet which addresses they have.
+    #[default]
+    NotReady,
 }
 
 impl Basis {
@@ -151,6 +153,7 @@ impl Basis {
             Basis::Pinned => "pinned",
             Basis::Empty => "empty",
             Basis::NoAddress => "no-address",
+            Basis::NotReady => "not-ready",
         }
     }
 }
@@ -263,7 +266,7 @@ impl View<'_> {
             let fallback = !other_is_fit && !hopeful && self.policy.when_all_down == AllDown::Fallback;
             return match &self.fallback[family.index()] {
                 addresses if fallback && !addresses.is_empty() => (Plan::one(addresses.clone(), true), Basis::AllDown),
-                _ if nothing_known || !self.looked_up[family.index()] => (Plan::NotReady, Basis::NoAddress),
+                _ if nothing_known || !self.looked_up[family.index()] => (Plan::NotReady, Basis::NotReady),
                 _ => (Plan::Empty, Basis::NoAddress),
             };
         }
@@ -379,7 +382,7 @@ impl View<'_> {
                 "the other family is faster".to_owned()
             }
             Basis::Empty => "nothing of this family is fit, the other family is answered".to_owned(),
-            Basis::NoAddress if answered.plan == Plan::NotReady => match self.in_vain {
+            Basis::NotReady => match self.in_vain {
                 Some(why) => format!("{NO_ADDRESS}: {why}"),
                 None => format!("{NO_ADDRESS} yet"),
             },

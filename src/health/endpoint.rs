@@ -195,6 +195,11 @@ impl Endpoint {
         self.last_error.as_deref()
     }
 
+    /// How its last check ended.
+    pub(super) fn last_outcome(&self) -> Option<Outcome> {
+        self.last_outcome
+    }
+
     fn rare(&self) -> &Rare {
         self.rare.as_deref().unwrap_or(NOTHING_RARE)
     }
@@ -223,6 +228,8 @@ impl Endpoint {
     ) -> Option<Option<Transition>> {
         self.count(result);
         if result.outcome == Outcome::LocalError {
+            // It says nothing about the candidate, but why there is nothing to say.
+            self.last_error = Some(result.error.clone().unwrap_or_else(|| result.outcome.as_str().into()));
             return None;
         }
         let success = result.outcome == Outcome::Ok;

@@ -14,10 +14,22 @@ use std::time::Duration;
 use super::events::utc;
 use super::roster::{Roster, Timer};
 use super::target::{Mark, Target, User};
-use super::{Event, EventKind, Host, State, Time};
+use super::{CheckResult, Event, EventKind, Host, State, Text, Time};
 
 /// The longest that answers are held: after it, what fails is taken to be down wherever the fault is.
 pub const HOLD: Duration = Duration::from_secs(300);
+
+/// A check that could not be made comes again with the next one, and so much later at most.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Checks that cannot be made for want of something on this host: descriptors, memory, a file.
+#[derive(Debug, Default)]
+pub(super) struct Unable {
+    /// How many could not, since it began.
+    checks: u64,
+    last: Time,
+    why: Option<Text>,
+}
 
 /// What is going on with this host's network.
 #[derive(Clone, Debug, Default)]
@@ -246,6 +258,34 @@ impl Roster {
             format!("{reason} until {} at most", utc(self.wall.at(end))),
         ));
         self.timer(end, Timer::Fault);
+    }
+
+    /// Why checks cannot be made, while that goes on.
+    pub fn unable(&self) -> Option<&str> {
+        self.unable.why.as_deref()
+    }
+
+    /// A check could not be made. That is told once when it begins: it is the same for all of them.
+    pub(super) fn note_unable(&mut self, result: &CheckResult, now: Time) {
+        let why = result.error.clone().unwrap_or_else(|| result.outcome.as_str().into());
+        (self.unable.checks, self.unable.last) = (self.unable.checks + 1, now);
+        if self.unable.checks == 1 {
+            let reason = format!("checks cannot be made: {why}; their addresses are not known until they can");
+            self.events.push(Event::new(now, EventKind::LocalFault, reason));
+            self.timer(now.after(self.fault_window(SLACK)), Timer::Unable);
+        }
+        self.unable.why = Some(why);
+    }
+
+    /// It is over when whatever could not be checked had its turn again.
+    pub(super) fn look_at_unable(&mut self, now: Time) {
+        let end = self.unable.last.after(self.fault_window(SLACK));
+        if now < end {
+            return self.timer(end, Timer::Unable);
+        }
+        let Unable { checks, .. } = std::mem::take(&mut self.unable);
+        let reason = format!("checks can be made again: {checks} could not be");
+        self.events.push(Event::new(now, EventKind::LocalFault, reason));
     }
 
     pub(super) fn network_works(&mut self, now: Time, how: &str) {

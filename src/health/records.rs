@@ -115,7 +115,7 @@ pub struct AnswerRecord {
     /// What is answered, best first; empty when nothing is.
     pub addresses: Arc<[IpAddr]>,
     /// One word for the way it came about: `ranked`, `not-known-yet`, `all-down`, `held`, `panic`,
-    /// `pinned`, `bypass`, `empty`, `no-address`.
+    /// `pinned`, `bypass`, `empty`, `no-address`, `not-ready`.
     pub basis: Cow<'static, str>,
     /// Why, in a sentence.
     pub reason: Arc<str>,

@@ -16,7 +16,7 @@ use super::decide::{Basis, Decision, Plan};
 use super::endpoint::Endpoint;
 use super::events::transition_reason;
 use super::hash::hash;
-use super::local_fault::{HOLD, LocalFault, in_window};
+use super::local_fault::{HOLD, LocalFault, Unable, in_window};
 use super::machine::Transition;
 use super::orders::Told;
 use super::overrides::{DrainList, Overrides};
@@ -46,6 +46,7 @@ pub struct Roster {
     /// Malformed strings that were told of, by record.
     pub(super) drain_problems: HashMap<Arc<str>, Vec<String>>,
     pub(super) fault: LocalFault,
+    pub(super) unable: Unable,
     /// Names that may rest, see [`Roster::resting_names`].
     pub(super) resting: Vec<usize>,
     /// The longest interval at which anything is polled.
@@ -127,6 +128,8 @@ pub(super) enum Timer {
     Drains,
     /// The hold of a local fault may have lasted long enough.
     Fault,
+    /// No check may have failed for want of something here for long enough.
+    Unable,
 }
 
 /// What changed since the last [`Roster::take_records`], for the state file.
@@ -160,6 +163,8 @@ pub struct Summary {
     pub late_checks: u64,
     /// The fault is taken to be this host's own network.
     pub local_fault: bool,
+    /// Endpoints whose last check could not be made, see [`Roster::unable`].
+    pub unable: usize,
 }
 
 impl Roster {
@@ -258,6 +263,9 @@ impl Roster {
         if speaks && !silent {
             self.network_works(now, &format!("a check of {address} got through"));
         }
+        if result.outcome == Outcome::LocalError {
+            self.note_unable(result, now);
+        }
         let window = self.fault_window(result.total);
         let counts = silent && (in_window(proved, now, window) || self.counts(address, &users));
         for &user in users.iter() {
@@ -297,6 +305,7 @@ impl Roster {
                     self.release(now, format!("held for {} s: what fails is taken to be down now", HOLD.as_secs()));
                 }
                 Timer::Fault => {}
+                Timer::Unable => self.look_at_unable(now),
             }
         }
     }
@@ -359,6 +368,7 @@ impl Roster {
         for name in &self.names {
             summary.names_without_fit += usize::from(!name.endpoints.iter().any(Endpoint::is_fit));
             for endpoint in &name.endpoints {
+                summary.unable += usize::from(endpoint.last_outcome() == Some(Outcome::LocalError));
                 match endpoint.health.state {
                     State::Up => summary.up += 1,
                     State::Down => summary.down += 1,

@@ -7,7 +7,7 @@
 use std::env;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -49,7 +49,7 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// Whether this host has no such address (IPv6 off): tolerable for an address nobody asked for.
+    /// Whether this host has no such address (IPv6 off): tolerable where another one is served.
     pub fn is_missing_address(&self) -> bool {
         let errno = self.error.raw_os_error().map(Errno::from_raw);
         matches!(errno, Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT))
@@ -101,7 +101,7 @@ pub struct Bound {
 }
 
 /// The listeners that systemd passed, else one for each address. `stated`: the addresses are the user's own,
-/// so that each of them must be there.
+/// so that each of them but `::1` must be there.
 ///
 /// # Errors
 /// One line that names the address and the remedy.
@@ -109,7 +109,7 @@ pub fn listen(addresses: &[SocketAddr], stated: bool) -> Result<Bound, Error> {
     if let Some(listeners) = passed()? {
         return Ok(Bound { listeners, passed: true, warnings: Vec::new() });
     }
-    let bound = bind_all(addresses, stated).map_err(|error| Error(error.to_string()))?;
+    let bound = bind_all(addresses, stated, false).map_err(|error| Error(error.to_string()))?;
     if bound.listeners.is_empty() {
         let why =
             if bound.warnings.is_empty() { "server.listen is empty".to_owned() } else { bound.warnings.join("; ") };
@@ -118,20 +118,29 @@ pub fn listen(addresses: &[SocketAddr], stated: bool) -> Result<Bound, Error> {
     Ok(bound)
 }
 
-/// One for each address, `stated` as in [`listen`].
+/// One for each address, `stated` as in [`listen`]. A host without IPv6 is served all the same, unless nothing else is:
+/// `others` says that something is already.
 ///
 /// # Errors
 /// The first address that could not be had. Nothing stays bound then.
-pub fn bind_all(addresses: &[SocketAddr], stated: bool) -> Result<Bound, BindError> {
+pub fn bind_all(addresses: &[SocketAddr], stated: bool, others: bool) -> Result<Bound, BindError> {
     let mut bound = Bound::default();
+    let mut missing = None;
+    let optional = |address: SocketAddr| !stated || address.ip() == Ipv6Addr::LOCALHOST;
     for &address in addresses {
         match bind(address) {
             Ok(listener) => bound.listeners.push(listener),
-            Err(error) if error.is_missing_address() && !stated => bound.warnings.push(error.to_string()),
+            Err(error) if error.is_missing_address() && optional(address) => {
+                bound.warnings.push(error.to_string());
+                missing = Some(error);
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(bound)
+    match missing {
+        Some(error) if stated && !others && bound.listeners.is_empty() => Err(error),
+        _ => Ok(bound),
+    }
 }
 
 /// Binds both protocols of an address.
@@ -237,7 +246,8 @@ fn pair(sockets: Vec<Socket>) -> Result<Vec<Listener>, Error> {
         }
         socket.set_nonblocking(true).map_err(failed)?;
         let is_udp = socket.r#type().map_err(failed)? == Type::DGRAM;
-        if !is_udp && !socket.is_listener().map_err(failed)? {
+        let connected = if is_udp { socket.peer_addr().is_ok() } else { !socket.is_listener().map_err(failed)? };
+        if connected {
             return Err(Error(format!("passed socket {address} is a connection; har.socket needs Accept=no")));
         }
         let place = listeners.iter().position(|listener| {
@@ -334,5 +344,10 @@ mod tests {
         let anywhere = UdpSocket::bind("0.0.0.0:0").unwrap();
         let text = pair(vec![anywhere.into()]).unwrap_err().to_string();
         assert!(text.contains("not on loopback"), "{text}");
+
+        let one = UdpSocket::bind("127.0.0.1:0").unwrap();
+        one.connect("127.0.0.1:9").unwrap();
+        let text = pair(vec![one.into()]).unwrap_err().to_string();
+        assert!(text.contains("is a connection"), "{text}");
     }
 }

@@ -59,7 +59,8 @@ impl Listeners {
         }
         let is_new = |address: &&SocketAddr| !self.served.contains(address);
         let new: Vec<SocketAddr> = listed.iter().filter(is_new).copied().collect();
-        let bound = match sockets::bind_all(&new, stated) {
+        let others = new.len() < listed.len();
+        let bound = match sockets::bind_all(&new, stated, others) {
             Ok(bound) => bound,
             Err(error) => return Change { listeners: self.clone(), done: Some(Err(error)) },
         };

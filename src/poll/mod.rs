@@ -515,6 +515,9 @@ impl Poller {
         if summary.local_fault {
             line += ", this host's own network seems down: answers are held";
         }
+        if let Some(why) = self.roster.unable() {
+            line += &format!(", addresses that cannot be checked: {} ({why})", summary.unable);
+        }
         if self.crew.servers().is_empty() {
             line += ", no upstream server";
         }
@@ -568,7 +571,8 @@ impl Poller {
         self.ledger.stopped(&mut batch, now);
         self.persist(batch);
         if !self.writer.stop(LAST_WRITE) {
-            warn!("the last rows could not be written to the state file");
+            let why = self.store_trouble.map(|trouble| format!("; the last word on it was: {trouble}"));
+            warn!("the last rows could not be written to the state file{}", why.unwrap_or_default());
         }
     }
 }

@@ -200,6 +200,13 @@ impl Server {
             now = Instant::now();
             self.wake(&events, &mut batch, now);
         }
+        if self.desk.under_way() > 0 {
+            // Better than to let them wait for nobody.
+            self.desk.forwarder.end_all(now);
+            self.pass_replies(&mut batch, now);
+            self.connections.serve(self.poll.registry(), &mut self.desk, &mut self.buffer, now);
+            self.desk.totals.set_books(self.desk.forwarder.books());
+        }
         Ok(())
     }
 

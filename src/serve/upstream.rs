@@ -119,6 +119,12 @@ impl Forwarder {
         self.execute(now);
     }
 
+    /// Ends every query with the best there is.
+    pub fn end_all(&mut self, now: Instant) {
+        self.core.end_all(now);
+        self.execute(now);
+    }
+
     /// Sends what connections were given since the last call: the queries of one wake leave in one write each. To be
     /// called before waiting; a failure may leave replies behind.
     pub fn flush(&mut self, now: Instant) {

@@ -234,7 +234,7 @@ impl Store {
         }
         self.identity = identity(&self.path);
         self.filled = false;
-        notes.extend(self.hindrance.iter().map(|reason| format!("{reason}; going on in memory")));
+        notes.extend(self.hindrance.as_deref().map(in_memory));
         notes
     }
 
@@ -376,6 +376,11 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.finish();
     }
+}
+
+/// How the log says what keeps har from writing.
+pub(super) fn in_memory(reason: &str) -> String {
+    format!("{reason}; going on in memory")
 }
 
 fn number(found: &fs::Metadata) -> (u64, u64) {

@@ -47,7 +47,7 @@ CREATE TABLE answer (
     name      TEXT NOT NULL,
     family    TEXT NOT NULL CHECK (family IN ('A', 'AAAA')),
     addresses TEXT NOT NULL,                 -- best first, separated by spaces; '' when nothing is answered
-    basis     TEXT NOT NULL,                 -- ranked, not-known-yet, all-down, held, panic, pinned, bypass, empty, no-address
+    basis     TEXT NOT NULL,                 -- ranked, not-known-yet, all-down, held, panic, pinned, bypass, empty, no-address, not-ready
     reason    TEXT NOT NULL,                 -- why, in a sentence
     since     TEXT NOT NULL,
     last_good TEXT NOT NULL,                 -- last answered while something was fit

@@ -6,6 +6,7 @@
 //! was deleted or replaced, and tries again what could not be opened. While nothing waits and the file is well, the
 //! thread sleeps until somebody else writes, which the [`Alarm`] announces.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use super::alarm::Alarm;
 use super::base::Base;
 use super::batch::{Batch, Pending};
 use super::load::Candidates;
-use super::open::{Place, Store};
+use super::open::{Place, Store, in_memory};
 use super::overrides;
 use super::repair::Trouble;
 use super::save::{self, Targets};
@@ -242,8 +243,8 @@ struct Thread {
     ignored: Vec<String>,
     /// What was in the log alone may be gone.
     lost_log: bool,
-    /// Whether a trouble was told and not taken back.
-    told: bool,
+    /// The troubles that were told since all was well.
+    told: BTreeSet<String>,
     /// Whether a row that SQLite refuses was told of: once in a process.
     refused: bool,
     failing_since: Option<Instant>,
@@ -270,7 +271,7 @@ impl Thread {
             overrides: Vec::new(),
             ignored: Vec::new(),
             lost_log: false,
-            told: false,
+            told: BTreeSet::new(),
             refused: false,
             failing_since: None,
             ticks: 0,
@@ -281,7 +282,7 @@ impl Thread {
     }
 
     fn run(mut self) {
-        self.told = self.store.hindrance().is_some();
+        self.told.extend(self.store.hindrance().map(in_memory));
         self.prepare();
         self.recover();
         let shared = Arc::clone(&self.shared);
@@ -496,7 +497,8 @@ impl Thread {
                     self.failed(&error);
                     return !last;
                 }
-                if std::mem::take(&mut self.told) {
+                if !self.told.is_empty() {
+                    self.told.clear();
                     (self.hooks.on_trouble)(None);
                 }
                 true
@@ -584,17 +586,13 @@ impl Thread {
         }
     }
 
-    /// Says the first of these once, and a file that was moved aside in any case.
     fn tell_all(&mut self, notes: Vec<String>) {
-        for note in notes {
-            self.told &= !note.contains(".damaged-");
-            self.tell(note);
-        }
+        notes.into_iter().for_each(|note| self.tell(note));
     }
 
-    /// Says a trouble once.
+    /// Says a trouble once, and what comes of it: the last one told is what is wrong now.
     fn tell(&mut self, line: String) {
-        if !std::mem::replace(&mut self.told, true) {
+        if self.told.insert(line.clone()) {
             (self.hooks.on_trouble)(Some(line));
         }
     }

@@ -109,17 +109,30 @@ fn the_default_listeners_are_port_53_of_both_families() {
     });
 }
 
+/// Replaces the line of the configuration that says where to listen.
+fn listen(har: &Har, line: &str) {
+    let text = std::fs::read_to_string(har.config_path()).unwrap();
+    let lines: Vec<&str> = text.lines().map(|old| if old.starts_with("listen") { line } else { old }).collect();
+    std::fs::write(har.config_path(), lines.join("\n")).unwrap();
+}
+
 #[test]
 fn a_missing_ipv6_loopback_is_a_warning() {
     namespace::inside(&["sysctl"], || {
         output(Command::new("sysctl").args(["-w", "net.ipv6.conf.all.disable_ipv6=1"]));
-        let mut har =
-            har().port(53).names("[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]").prepare();
-        let text = std::fs::read_to_string(har.config_path()).unwrap();
-        let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("listen")).collect();
-        std::fs::write(har.config_path(), without.join("\n")).unwrap();
-        har.start();
-        assert_eq!(har.a("api.example"), "192.0.2.7");
-        har.until_log("::1");
+        // Left out, or stated as it is by default.
+        for lines in ["", "listen = [\"127.0.0.1:53\", \"[::1]:53\"]"] {
+            let names = "[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]";
+            let mut har = har().port(53).names(names).prepare();
+            listen(&har, lines);
+            har.start();
+            assert_eq!(har.a("api.example"), "192.0.2.7");
+            har.until_log("::1");
+        }
+        let mut har = har().port(53).prepare();
+        listen(&har, "listen = [\"[::1]:53\"]");
+        har.spawn();
+        assert_eq!(har.ended().code(), Some(1));
+        assert!(har.log().contains("cannot listen on [::1]:53 (UDP): this host has no such address"), "{}", har.log());
     });
 }

@@ -3,6 +3,7 @@
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
 
@@ -41,9 +42,21 @@ fn a_query_that_never_ends_does_not_keep_it() {
     let upstream = Upstream::start();
     upstream.behave("dead.example", Behaviour::Drop);
     let mut har = har().upstream(&[&upstream]).start();
-    dns::udp_socket(har.address()).send(&encode(&question("dead.example", RecordType::A))).unwrap();
-    wait_for("the query upstream", || (!upstream.seen("dead.example").is_empty()).then_some(()));
+    let (socket, mut tcp) = (dns::udp_socket(har.address()), har.tcp());
+    let query = encode(&question("dead.example", RecordType::A));
+    socket.send(&query).unwrap();
+    tcp.send(&query);
+    wait_for("both queries upstream", || {
+        let seen = upstream.seen("dead.example");
+        (seen.iter().any(|seen| seen.tcp) && seen.iter().any(|seen| !seen.tcp)).then_some(())
+    });
     assert_eq!(har.stop().code(), Some(0));
+    // Nobody is left waiting.
+    let mut buffer = [0; 2048];
+    let length = socket.recv(&mut buffer).expect("a reply");
+    for reply in [Reply::read(&buffer[..length]), Reply::read(&tcp.receive().expect("a reply"))] {
+        assert_eq!((reply.rcode(), reply.extended_error()), (ResponseCode::ServFail, Some(23)));
+    }
 }
 
 #[test]

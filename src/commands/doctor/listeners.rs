@@ -28,10 +28,13 @@ pub fn diagnose(scene: &Scene<'_>, out: &mut Vec<Finding>) {
     }
 }
 
-/// `::1` may be missing when nobody has asked for it.
+/// `::1` may be missing unless har listens nowhere else.
 fn is_optional(scene: &Scene<'_>, address: SocketAddr) -> bool {
-    let stated = scene.config.is_some_and(|config| config.server.listen_stated);
-    !stated && !has_v6_loopback(scene) && address.is_ipv6()
+    !is_alone(scene) && !has_v6_loopback(scene) && address.is_ipv6()
+}
+
+fn is_alone(scene: &Scene<'_>) -> bool {
+    scene.config.is_some_and(|config| config.server.listen.iter().all(SocketAddr::is_ipv6))
 }
 
 fn not_running() -> Finding {
@@ -166,15 +169,15 @@ fn ipv6(scene: &Scene<'_>, out: &mut Vec<Finding>) {
     if !listens {
         return;
     }
-    if scene.config.is_some_and(|config| config.server.listen_stated) {
+    if is_alone(scene) {
         out.push(
             Finding::problem(
                 "no-ipv6-listener",
                 "[::1]",
-                "server.listen names ::1, which this host does not have (IPv6 is off)",
+                "server.listen names ::1 alone, which this host does not have (IPv6 is off)",
             )
-            .why("har does not start: a stated address must be there")
-            .mend("take it out of server.listen, or turn IPv6 on (net.ipv6.conf.lo.disable_ipv6 = 0)"),
+            .why("har does not start: there is nothing to listen on")
+            .mend("add 127.0.0.1 to server.listen, or turn IPv6 on (net.ipv6.conf.lo.disable_ipv6 = 0)"),
         );
     } else {
         out.push(

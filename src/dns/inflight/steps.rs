@@ -355,7 +355,7 @@ impl InFlight {
     }
 
     /// Ends a query with the best there is: a SERVFAIL or REFUSED that came, or one of our own.
-    fn give_up(&mut self, key: Key, now: Instant) {
+    pub(super) fn give_up(&mut self, key: Key, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         if !entry.best.is_empty() {
             let best = std::mem::take(&mut entry.best);

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::repair::beside;
+use super::writer::TICK;
 use super::*;
 
 fn populated(path: &Path) {
@@ -190,6 +191,28 @@ fn a_log_that_is_deleted_loses_nothing_and_is_begun_again() {
         assert_eq!(count(&path, "SELECT count(*) FROM override"), 2, "{gone:?}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{gone:?}: one plain file");
     }
+}
+
+#[test]
+fn what_was_found_in_its_place_is_told_too_and_each_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, heard) = start_drained(&path);
+    let foreign = folder.path().join("foreign");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
+    fs::rename(&foreign, &path).unwrap();
+    until("the reason", || heard.troubled("database of some other program"));
+    assert!(heard.troubled("deleted or replaced"));
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    until("the next reason", || heard.troubled("is not a file"));
+    // Some attempts more find the same.
+    std::thread::sleep(5 * TICK);
+    let told: Vec<_> = heard.troubles.lock().unwrap().clone();
+    assert_eq!(told.len(), 3, "{told:?}");
+    fs::remove_dir(&path).unwrap();
+    until("a word that all is well", || heard.troubles.lock().unwrap().last() == Some(&None));
+    assert!(writer.stop(LONG));
 }
 
 #[test]

@@ -471,13 +471,18 @@ pub const CASES: &[Case] = &[
         &["hint no-ipv6"],
     ),
     files(
-        "IPv6 off, and asked for",
+        "IPv6 off, and asked for alone",
         |host| {
             host.remove("proc/net/if_inet6");
-            config(host, "[upstream]", "[server]\nlisten = [\"127.0.0.1:53\", \"[::1]:53\"]\n[upstream]");
+            config(host, "[upstream]", "[server]\nlisten = [\"[::1]:53\"]\n[upstream]");
             host.add("etc/resolv.conf", "nameserver ::1\n");
         },
-        &["problem no-ipv6-listener", "problem no-ipv6-nameserver"],
+        &[
+            "problem no-ipv6-listener",
+            "problem no-ipv6-nameserver",
+            "problem resolv-conf-elsewhere",
+            "warning second-nameserver",
+        ],
     ),
     // The upstream servers.
     files("no server anywhere", |host| config(host, "servers = [\"10.0.0.2\"]", ""), &["problem no-upstream"]),

@@ -1,6 +1,7 @@
 //! What is told apart only in corners: reported priorities, limits with a way back, reloads at a bad moment.
 
 use super::*;
+use crate::health::resolution::LookupFailure;
 use crate::health::{CandidateSpec, DualStack, LatencyOf, Policy, Select};
 
 /// The state of an address of the first name, as the ranking saw it last.
@@ -265,6 +266,57 @@ fn a_check_shared_with_a_faster_name_says_nothing_about_the_pace_of_the_others()
     next.run(seconds(60));
     assert!(!next.events.iter().any(|event| event.kind == EventKind::State), "{:?}", next.events);
     assert_eq!(next.roster.summary().up, 2);
+}
+
+#[test]
+fn a_family_that_was_never_looked_up_with_success_stays_unknown_through_a_restart() {
+    let only_v4 = LookupResult { v6: Err(LookupFailure::Timeout), ..found(&["10.0.0.1"]) };
+    let (mut world, _) = world(vec![spec("api.example", &["a.example"])]);
+    world.zone.insert("a.example".into(), only_v4.clone());
+    world.run(seconds(60));
+    assert_eq!((world.plan(0, Family::V6), world.basis(0, Family::V6)), (&Plan::NotReady, "not-ready"));
+    let records = world.roster.take_records(usize::MAX);
+    let (mut next, _) = self::world(vec![spec("api.example", &["a.example"])]);
+    next.zone.insert("a.example".into(), only_v4);
+    next.now = world.now;
+    next.roster.restore(&records.endpoints, &records.answers, next.now);
+    next.settle();
+    assert_eq!(next.plan(0, Family::V6), &Plan::NotReady);
+    next.run(seconds(60));
+    assert_eq!(next.plan(0, Family::V6), &Plan::NotReady);
+    next.zone.insert("a.example".into(), found(&["10.0.0.1"]));
+    next.run(seconds(60));
+    assert_eq!((next.plan(0, Family::V6), next.basis(0, Family::V6)), (&Plan::Empty, "no-address"));
+}
+
+#[test]
+fn checks_that_cannot_be_made_are_told_once_for_all_when_they_begin_and_end() {
+    let (mut world, net) = world(vec![spec("api.example", &["10.0.0.1", "10.0.0.2"])]);
+    world.run(seconds(60));
+    let told = |world: &World| -> Vec<String> {
+        let here = world.events.iter().filter(|event| event.kind == EventKind::LocalFault);
+        here.map(|event| event.reason.to_string()).collect()
+    };
+    assert_eq!((told(&world).len(), world.roster.unable()), (0, None));
+    let no_descriptor =
+        || CheckResult { outcome: Outcome::LocalError, error: Some("no file descriptor left".into()), ..ok(1.0) };
+    for address in ["10.0.0.1", "10.0.0.2"] {
+        set(&net, address, no_descriptor());
+    }
+    world.run(seconds(60));
+    assert_eq!(told(&world).len(), 1, "{:?}", told(&world));
+    assert!(told(&world)[0].contains("no file descriptor left"));
+    assert_eq!((world.roster.unable(), world.roster.summary().unable), (Some("no file descriptor left"), 2));
+    let records = world.roster.take_records(usize::MAX).endpoints;
+    assert!(records.iter().all(|record| record.last_error.as_deref() == Some("no file descriptor left")));
+    assert_eq!(world.roster.summary().down, 0, "it says nothing about the candidates");
+    for address in ["10.0.0.1", "10.0.0.2"] {
+        set(&net, address, ok(10.0));
+    }
+    world.run(seconds(60));
+    assert_eq!(told(&world).len(), 2, "{:?}", told(&world));
+    assert!(told(&world)[1].starts_with("checks can be made again: "));
+    assert_eq!((world.roster.unable(), world.roster.summary().unable), (None, 0));
 }
 
 #[test]

@@ -533,7 +533,7 @@ mod tests {
         stored.endpoints.push(endpoint("seen.example", 1));
         let lost = AnswerRecord {
             addresses: [].into(),
-            basis: "no-address".into(),
+            basis: "not-ready".into(),
             reason: "no address is known: SRV x: no such name".into(),
             ..answer_row("lost.example")
         };

@@ -159,7 +159,7 @@ impl Roster {
             Some(why) => self.in_vain.insert(Arc::clone(name), why),
             None => self.in_vain.remove(name),
         };
-        for family in self.names[index].families.iter_mut().filter(|family| family.basis == Basis::NoAddress) {
+        for family in self.names[index].families.iter_mut().filter(|family| family.basis == Basis::NotReady) {
             family.reason_is_old = true;
             self.dirty.insert(index);
         }

@@ -71,6 +71,17 @@ pub(super) enum Place {
     Lost,
 }
 
+impl Place {
+    /// What is wrong with the file at this path.
+    pub(super) fn words(self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Place::Lost => format!("the state file {path} was deleted or replaced, or emptied"),
+            _ => format!("the log of the state file, {path}-wal or -shm, was deleted or replaced"),
+        }
+    }
+}
+
 /// An opened store and what the log should say about it, a line each.
 pub struct Opened {
     /// Ready to load from and to give to the writer.

@@ -407,13 +407,7 @@ impl Thread {
             }
             self.store.forget(place);
             self.lost_log |= place != Place::Lost;
-            let path = self.store.path.display();
-            self.tell(match place {
-                Place::Lost => format!("the state file {path} was deleted or replaced, or emptied: opening it again"),
-                _ => {
-                    format!("the log of the state file, {path}-wal or -shm, was deleted or replaced: opening it again")
-                }
-            });
+            self.tell(format!("{}: opening it again", place.words(&self.store.path)));
         } else if !self.ticks.is_multiple_of(RETRY_TICKS) {
             return;
         }
@@ -429,10 +423,10 @@ impl Thread {
     fn settle_in(&mut self, notes: Vec<String>, resend: bool) {
         self.targets.clear();
         self.seen = None;
-        self.tell_all(notes);
+        notes.into_iter().for_each(|note| self.tell(note));
         if self.store.missed && self.store.connection.is_some() {
             let mut stored = self.store.load(Candidates::Skip);
-            self.tell_all(std::mem::take(&mut stored.notes));
+            std::mem::take(&mut stored.notes).into_iter().for_each(|note| self.tell(note));
             if !self.store.missed {
                 self.base = Base::of(stored);
             }
@@ -568,7 +562,7 @@ impl Thread {
             )),
             Trouble::Damaged if self.store.may_set_aside() => {
                 let note = self.store.set_aside(&error.to_string());
-                self.tell_all(vec![note]);
+                self.tell(note);
                 self.reopen(true);
             }
             Trouble::Damaged => {
@@ -584,10 +578,6 @@ impl Thread {
                 }
             }
         }
-    }
-
-    fn tell_all(&mut self, notes: Vec<String>) {
-        notes.into_iter().for_each(|note| self.tell(note));
     }
 
     /// Says a trouble once, and what comes of it: the last one told is what is wrong now.

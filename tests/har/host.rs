@@ -111,9 +111,9 @@ fn the_default_listeners_are_port_53_of_both_families() {
 
 /// Replaces the line of the configuration that says where to listen.
 fn listen(har: &Har, line: &str) {
-    let text = std::fs::read_to_string(har.config_path()).unwrap();
+    let text = std::fs::read_to_string(har.config_path()).expect("own file");
     let lines: Vec<&str> = text.lines().map(|old| if old.starts_with("listen") { line } else { old }).collect();
-    std::fs::write(har.config_path(), lines.join("\n")).unwrap();
+    std::fs::write(har.config_path(), lines.join("\n")).expect("own file");
 }
 
 #[test]

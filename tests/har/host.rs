@@ -99,7 +99,7 @@ fn the_default_listeners_are_port_53_of_both_families() {
     namespace::inside(&[], || {
         let mut har =
             har().port(53).names("[names.\"api.example\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]").prepare();
-        let text = std::fs::read_to_string(har.config_path()).unwrap();
+        let text = std::fs::read_to_string(har.config_path()).expect("own folder");
         let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("listen")).collect();
         std::fs::write(har.config_path(), without.join("\n")).unwrap();
         har.start();

@@ -1,6 +1,7 @@
 //! A configuration's course through made-up records, and the lines that come of it.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Instant;
 
 use super::*;

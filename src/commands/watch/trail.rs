@@ -72,14 +72,21 @@ impl Trails {
         checked: &[CheckedRow],
         mut results: impl FnMut(&mut dyn FnMut(&RecordedRow)),
     ) -> Trails {
-        let mut known: HashMap<(String, String), Vec<&EndpointRecord>> = HashMap::new();
-        for record in &stored.endpoints {
-            known.entry((record.host.to_string(), record.address.to_string())).or_default().push(record);
+        let mut known: HashMap<&str, Vec<&CheckedRow>> = HashMap::new();
+        for row in checked {
+            known.entry(&row.address).or_default().push(row);
         }
         let mut keys: HashMap<i64, HashSet<Key>> = HashMap::new();
-        for row in checked {
-            let records = known.get(&(row.host.clone(), row.address.clone())).into_iter().flatten();
-            keys.insert(row.id, records.filter(|record| row.is_among(&record.definition)).map(|r| key(r)).collect());
+        for record in &stored.endpoints {
+            let (host, address) = (record.host.to_string(), record.address.to_string());
+            let of_address = known.get(&*address).into_iter().flatten();
+            let rows: Vec<_> = of_address.filter(|row| row.is_among(&record.definition)).collect();
+            // A check that several candidates share is recorded for one of them.
+            let is_own = |row: &&CheckedRow| row.host == host;
+            let has_own = rows.iter().any(|row| is_own(row));
+            for row in rows.into_iter().filter(|row| !has_own || is_own(row)) {
+                keys.entry(row.id).or_default().insert(key(record));
+            }
         }
         let mut trails = Trails::default();
         results(&mut |row| {
@@ -141,6 +148,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::CheckResult;
     use crate::store::tests::endpoint;
 
     #[test]
@@ -155,6 +163,44 @@ mod tests {
         assert_eq!(trails.sparkline(&other, 9, 80.0), "");
         let otherwise = EndpointRecord { definition: "tcp:80".into(), ..one };
         assert_eq!(trails.sparkline(&otherwise, 9, 80.0), "", "checked in another way");
+    }
+
+    #[test]
+    fn what_is_filed_under_another_candidate_is_seen_where_there_is_nothing_of_its_own() {
+        let one = endpoint("api.example.com", 1);
+        let alias = EndpointRecord { host: Host::Name("alias.example.com".into()), ..one.clone() };
+        let stored = Stored { endpoints: vec![one.clone(), alias.clone()], ..Stored::default() };
+        let row = |id, record: &EndpointRecord| CheckedRow {
+            id,
+            host: record.host.to_string(),
+            address: record.address.to_string(),
+            definition: record.definition.to_string(),
+            last_at: Time(0),
+        };
+        let result = |target| RecordedRow {
+            id: target,
+            target,
+            at: Time(1000 + target as u64),
+            result: CheckResult {
+                outcome: Outcome::Ok,
+                silent: false,
+                status: None,
+                connect: None,
+                first_byte: None,
+                total: std::time::Duration::from_millis(8),
+                error: None,
+                priority: None,
+                certificate_days: None,
+            },
+        };
+        let marks = |rows: &[CheckedRow]| {
+            let trails = Trails::past(&stored, rows, |visit| (1..=2).for_each(|target| visit(&result(target))));
+            [&one, &alias].map(|record| trails.sparkline(record, 9, 8.0).chars().count())
+        };
+        assert_eq!(marks(&[row(1, &one)]), [1, 1]);
+        assert_eq!(marks(&[row(1, &one), row(2, &alias)]), [1, 1]);
+        let elsewhere = CheckedRow { address: "192.0.2.200".into(), ..row(2, &one) };
+        assert_eq!(marks(&[elsewhere]), [0, 0]);
     }
 
     #[test]

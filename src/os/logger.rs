@@ -4,7 +4,7 @@
 //! Otherwise a line begins with the time in UTC. `RUST_LOG` overrides the configured level, also after a reload.
 //! Other crates' lines appear from warnings on: their debug lines may hold what a URL hides.
 //!
-//! Nobody who logs waits for who reads: lines pass through a [`queue`] to a thread that writes them. What ends the
+//! Nobody who logs waits for who reads: lines pass through a queue to a thread that writes them. What ends the
 //! process gives that thread a moment to finish.
 
 mod queue;

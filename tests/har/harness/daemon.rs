@@ -367,7 +367,7 @@ impl Har {
         self.child = None;
         wait_for("the end of standard error", || {
             self.said.text();
-            self.said.ended.load(Ordering::SeqCst).then_some(())
+            (self.said.pipe.is_none() || self.said.ended.load(Ordering::SeqCst)).then_some(())
         });
     }
 

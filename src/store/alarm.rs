@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
 use super::repair::beside;
 
@@ -29,6 +29,8 @@ pub(super) struct Alarm {
     inotify: Option<Inotify>,
     /// The file whose log is listened to.
     listening: Option<PathBuf>,
+    /// The watch of its log.
+    log: Option<WatchDescriptor>,
 }
 
 impl Alarm {
@@ -40,7 +42,7 @@ impl Alarm {
             let descriptor = inotify.as_fd().as_raw_fd();
             poll.registry().register(&mut SourceFd(&descriptor), ANNOUNCED, Interest::READABLE).is_ok()
         });
-        Ok(Alarm { poll, events: Events::with_capacity(4), waker, inotify, listening: None })
+        Ok(Alarm { poll, events: Events::with_capacity(4), waker, inotify, listening: None, log: None })
     }
 
     /// What other threads wake it with.
@@ -51,10 +53,8 @@ impl Alarm {
     /// Announces from now on what others do to this file. `false` when that cannot be had: it is to be looked at.
     pub fn listen(&mut self, path: &Path) -> bool {
         let heard = self.inotify.as_ref().is_some_and(|inotify| {
-            // Without its index the log is as good as lost; where that is not there it was seen already.
-            let _ = inotify.add_watch(&beside(path, "-shm"), LOSS);
-            inotify.add_watch(&beside(path, "-wal"), LOSS | AddWatchFlags::IN_MODIFY).is_ok()
-                && inotify.add_watch(path, LOSS).is_ok()
+            self.log = inotify.add_watch(&beside(path, "-wal"), LOSS | AddWatchFlags::IN_MODIFY).ok();
+            self.log.is_some() && inotify.add_watch(path, LOSS).is_ok()
         });
         self.listening = heard.then(|| path.to_owned());
         heard
@@ -79,10 +79,18 @@ impl Alarm {
             && self.inotify.as_ref().is_some_and(|inotify| {
                 let mut any = false;
                 while let Ok(events) = inotify.read_events() {
-                    any |= !events.is_empty();
+                    any |= events.iter().any(|event| !self.is_reading(event));
                 }
                 any
             })
+    }
+}
+
+impl Alarm {
+    /// SQLite gives the log to the owner of the file whenever root opens it, if only to read.
+    fn is_reading(&self, event: &InotifyEvent) -> bool {
+        let of_log = Some(event.wd) == self.log && event.mask == AddWatchFlags::IN_ATTRIB;
+        of_log && self.listening.as_ref().is_some_and(|path| beside(path, "-wal").exists())
     }
 }
 
@@ -114,6 +122,12 @@ mod tests {
         assert!(!alarm.wait(Duration::ZERO), "what was ignored does not come later");
         alarm.waker().wake().unwrap();
         assert!(!alarm.wait(SOON), "a call is no announcement");
+        std::os::unix::fs::chown(&log, Some(nix::unistd::getuid().as_raw()), None).unwrap();
+        assert!(!alarm.wait(SOON), "as a reader does who is root");
+        let open = fs::File::open(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        assert!(alarm.wait(SOON), "the log is gone, though somebody has it open");
+        drop(open);
         fs::remove_file(&path).unwrap();
         assert!(alarm.wait(SOON), "the file is gone");
     }

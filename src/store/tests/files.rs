@@ -177,6 +177,8 @@ fn a_log_that_is_deleted_loses_nothing_and_is_begun_again() {
         let path = folder.path().join("har.db");
         let (writer, heard) = start_drained(&path);
         gone.iter().for_each(|suffix| fs::remove_file(beside(&path, suffix)).unwrap());
+        // As the poller does every few seconds.
+        writer.send(Batch { daemon: Some(daemon()), ..Batch::default() });
         until("the wish for everything", || *heard.resends.lock().unwrap() == 1);
         assert!(heard.troubled("was deleted or replaced"), "{gone:?}");
         // As `har drain` does, by another process.

@@ -34,7 +34,7 @@ use super::lines::NameTable;
 use super::wire::{self, ede, rcode};
 use budget::Budget;
 use clients::Clients;
-use entry::{AttemptState, Entry, Via};
+use entry::{AttemptState, Entry, Kept, Via};
 pub use servers::{Listed, ServerCounters, ServerState};
 use servers::{RouteServers, ServerId, Servers};
 use sockets::{Sockets, Waiting};
@@ -71,29 +71,15 @@ pub enum Client {
 }
 
 /// A query for a configured name.
-#[derive(Clone, Debug)]
-pub struct Named {
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
     /// Where to count what becomes of it: the table of the configuration that it was asked under, whatever is loaded
     /// meanwhile.
-    pub table: Arc<NameTable>,
+    pub table: &'a Arc<NameTable>,
     /// The name's index there.
     pub name: u32,
     /// Another type of a name that exists here, whose NXDOMAIN becomes NOERROR.
     pub exists: bool,
-}
-
-impl Named {
-    fn relayed(&self) {
-        if let Some(name) = self.table.name(self.name) {
-            name.count_relayed();
-        }
-    }
-
-    fn unreached(&self) {
-        if let Some(name) = self.table.name(self.name) {
-            name.count_unreached();
-        }
-    }
 }
 
 /// Servers that are asked for the same names.
@@ -311,7 +297,7 @@ impl InFlight {
         client: Client,
         query: &wire::Query<'_>,
         route: u16,
-        named: Option<Named>,
+        named: Option<Named<'_>>,
         now: Instant,
         random: Random<'_>,
     ) {
@@ -326,7 +312,7 @@ impl InFlight {
         let route = self.routes.get(usize::from(route)).filter(|route| !route.servers.is_empty());
         let Some(route) = route.map(Arc::clone) else {
             self.books.failed += 1;
-            named.inspect(Named::unreached);
+            Kept::of(named).inspect(Kept::unreached);
             let mut buffer = self.buffer();
             wire::error(query, rcode::SERVFAIL, Some(ede::NETWORK_ERROR), &mut buffer);
             self.replies.push_back((client, buffer));
@@ -336,14 +322,13 @@ impl InFlight {
             self.shed_oldest(now);
         }
         let mut entry = match self.spare_entries.pop() {
-            Some(old) => Entry::reuse(old, client, route, now),
-            None => Entry::new(client, route, now),
+            Some(old) => Entry::reuse(old, client, route, Kept::of(named), now),
+            None => Entry::new(client, route, Kept::of(named), now),
         };
         (entry.id, entry.hash) = (query.id(), hash);
         entry.message.extend_from_slice(query.message);
-        entry.question_end = query.question_end;
-        entry.limit = if is_udp { wire::udp_limit(query) } else { wire::MAX_MESSAGE };
-        entry.named = named;
+        entry.question_end = query.question_end as u32;
+        entry.limit = if is_udp { wire::udp_limit(query) } else { wire::MAX_MESSAGE } as u32;
         entry.deadline = now + self.timeout.saturating_sub(MARGIN).max(self.timeout / 2);
         let key = self.entries.insert(entry);
         if is_udp {
@@ -436,6 +421,10 @@ impl InFlight {
         keys.extend(self.entries.iter().filter(of_client).map(|(key, _)| key));
         for &key in &keys {
             self.books.forgotten += 1;
+            if let Some(entry) = self.entries.get_mut(key) {
+                // Nothing becomes of it; an entry that waits for use must not keep the table of a configuration that is over.
+                entry.named = None;
+            }
             self.end(key, now);
         }
         self.scratch = keys;

@@ -155,7 +155,7 @@ impl Desk {
                     if let Some(name) = table.name(asked.name) {
                         name.count_forwarded(asked.kind);
                     }
-                    Named { table: Arc::clone(table), name: asked.name, exists }
+                    Named { table, name: asked.name, exists }
                 });
                 self.forwarder.submit(client, query, route, named, now);
                 Ok(Taken::Later)

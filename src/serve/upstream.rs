@@ -83,7 +83,14 @@ impl Forwarder {
     }
 
     /// Forwards a query to the servers of `route` (0 = the general ones).
-    pub fn submit(&mut self, client: Client, query: &wire::Query<'_>, route: u16, named: Option<Named>, now: Instant) {
+    pub fn submit(
+        &mut self,
+        client: Client,
+        query: &wire::Query<'_>,
+        route: u16,
+        named: Option<Named<'_>>,
+        now: Instant,
+    ) {
         self.core.submit(client, query, route, named, now, &mut self.random.source());
         self.execute(now);
     }

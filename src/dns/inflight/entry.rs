@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::lines::NameTable;
 use super::servers::{ServerId, count};
 use super::table::Key;
 use super::{Client, Named, RouteServers};
@@ -10,7 +11,7 @@ use super::{Client, Named, RouteServers};
 /// Transmissions of one query: every server a few times within the longest sensible timeout.
 pub(super) const MOST_ATTEMPTS: usize = 16;
 /// Times that the wait may double; later ones fall behind every timeout.
-const MOST_DOUBLINGS: u32 = 16;
+const MOST_DOUBLINGS: u8 = 16;
 
 /// A query under way, or one already answered that still listens for slower servers (`ghost`).
 pub(super) struct Entry {
@@ -21,12 +22,12 @@ pub(super) struct Entry {
     pub hash: u64,
     /// The query as it came; its ID is overwritten by each transmission.
     pub message: Vec<u8>,
-    pub question_end: usize,
+    pub question_end: u32,
     /// Most that the client takes in one message.
-    pub limit: usize,
+    pub limit: u32,
     pub route: Arc<RouteServers>,
     /// The configured name that it is for, until what became of it is counted.
-    pub named: Option<Named>,
+    pub named: Option<Kept>,
     pub admitted: Instant,
     pub deadline: Instant,
     /// When something has to be done.
@@ -34,13 +35,40 @@ pub(super) struct Entry {
     /// The wait doubles from here.
     base: Instant,
     wait: Duration,
-    doublings: u32,
+    doublings: u8,
     pub attempts: Vec<Attempt>,
     /// The best SERVFAIL or REFUSED so far.
     pub best: Vec<u8>,
     /// The server at which it waits for room on a connection.
     pub held: Option<ServerId>,
     pub ghost: bool,
+}
+
+/// [`Named`] while a query is under way.
+pub(super) struct Kept {
+    table: Arc<NameTable>,
+    name: u32,
+    pub exists: bool,
+}
+
+impl Kept {
+    pub fn of(named: Option<Named<'_>>) -> Option<Kept> {
+        named.map(|Named { table, name, exists }| Kept { table: Arc::clone(table), name, exists })
+    }
+
+    /// A server's reply was passed on.
+    pub fn relayed(&self) {
+        if let Some(name) = self.table.name(self.name) {
+            name.count_relayed();
+        }
+    }
+
+    /// It got a SERVFAIL of our own.
+    pub fn unreached(&self) {
+        if let Some(name) = self.table.name(self.name) {
+            name.count_unreached();
+        }
+    }
 }
 
 /// One transmission and its repetitions.
@@ -85,7 +113,7 @@ pub(super) enum AttemptState {
 
 impl Entry {
     /// An empty one, to be filled.
-    pub fn new(client: Client, route: Arc<RouteServers>, now: Instant) -> Entry {
+    pub fn new(client: Client, route: Arc<RouteServers>, named: Option<Kept>, now: Instant) -> Entry {
         Entry {
             client,
             id: 0,
@@ -94,7 +122,7 @@ impl Entry {
             question_end: 0,
             limit: 0,
             route,
-            named: None,
+            named,
             admitted: now,
             deadline: now,
             wake: now,
@@ -109,17 +137,17 @@ impl Entry {
     }
 
     /// The same in one that was used before, whose buffers are kept.
-    pub fn reuse(old: Entry, client: Client, route: Arc<RouteServers>, now: Instant) -> Entry {
+    pub fn reuse(old: Entry, client: Client, route: Arc<RouteServers>, named: Option<Kept>, now: Instant) -> Entry {
         let Entry { mut message, mut attempts, mut best, .. } = old;
         message.clear();
         attempts.clear();
         best.clear();
-        Entry { message, attempts, best, ..Entry::new(client, route, now) }
+        Entry { message, attempts, best, ..Entry::new(client, route, named, now) }
     }
 
     /// Name, type and class.
     pub fn question(&self) -> &[u8] {
-        self.message.get(12..self.question_end).unwrap_or_default()
+        self.message.get(12..self.question_end as usize).unwrap_or_default()
     }
 
     /// Whether a client asked this under this ID.

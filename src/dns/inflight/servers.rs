@@ -89,20 +89,18 @@ pub(super) struct RouteServers {
     /// Those that may be asked.
     pub servers: Vec<ServerId>,
     pub fastest: bool,
-    /// All that are listed.
-    counters: Vec<(ServerId, Arc<ServerCounters>)>,
+    /// Of all that are listed, by the server's index: it is looked for with each query and each reply.
+    counters: Vec<Option<Arc<ServerCounters>>>,
+    /// All that are listed, in their order.
+    all: Vec<ServerId>,
 }
 
 impl RouteServers {
     /// A route without servers.
     pub fn new(route: &Route) -> RouteServers {
         let (suffix, count) = (route.suffix.as_str().into(), route.servers.len());
-        RouteServers {
-            suffix,
-            servers: Vec::with_capacity(count),
-            fastest: route.fastest,
-            counters: Vec::with_capacity(count),
-        }
+        let (servers, all) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        RouteServers { suffix, servers, fastest: route.fastest, counters: Vec::new(), all }
     }
 
     /// Takes up a server, with its counters in the list that was in this one's place.
@@ -113,8 +111,13 @@ impl RouteServers {
         if !looping {
             self.servers.push(id);
         }
-        let counters = before.and_then(|before| before.counters.iter().find(|(known, _)| *known == id));
-        self.counters.push((id, counters.map_or_else(Arc::default, |(_, counters)| Arc::clone(counters))));
+        self.all.push(id);
+        let place = usize::from(id);
+        let counters = before.and_then(|before| before.counters.get(place)?.clone());
+        if self.counters.len() <= place {
+            self.counters.resize(place + 1, None);
+        }
+        self.counters[place] = Some(counters.unwrap_or_default());
     }
 
     pub fn lists(&self, id: ServerId) -> bool {
@@ -123,13 +126,13 @@ impl RouteServers {
 
     /// What is counted of a server; nothing is of one that a reload took off the list.
     pub fn counters(&self, id: ServerId) -> Option<&ServerCounters> {
-        self.counters.iter().find(|(known, _)| *known == id).map(|(_, counters)| &**counters)
+        self.counters.get(usize::from(id))?.as_deref()
     }
 
     /// Its servers, as others see them.
     pub fn listed<'a>(&'a self, servers: &'a Servers) -> impl Iterator<Item = Listed> + 'a {
-        self.counters.iter().filter_map(|(id, counters)| {
-            let server = servers.get(*id)?;
+        self.all.iter().filter_map(|&id| {
+            let (server, counters) = (servers.get(id)?, self.counters.get(usize::from(id))?.as_ref()?);
             Some(Listed {
                 address: server.address,
                 route: Arc::clone(&self.suffix),

@@ -262,19 +262,19 @@ impl InFlight {
             && let Some(counters) = entry.route.counters(before.server)
         {
             count(&counters.answers);
-            if code == rcode::SERVFAIL {
+            if bad && code == rcode::SERVFAIL {
                 count(&counters.servfail);
             }
         }
         let superseded = entry.attempts.iter().any(|other| other.first_sent > before.first_sent);
         let useless = entry.is_tcp() && !entry.ghost && wire::is_truncated(bytes);
-        let (ghost, over) = (entry.ghost, entry.waiting().next().is_none());
+        let ghost = entry.ghost;
         self.book_reply(&before, superseded, bad, now);
         if !listens_on {
             self.release(before.via, before.id, now);
         }
         if ghost {
-            if over {
+            if self.entries.get(key).is_some_and(|entry| entry.waiting().next().is_none()) {
                 self.end(key, now);
             }
         } else if useless {
@@ -343,7 +343,7 @@ impl InFlight {
             }
             named.relayed();
         }
-        if reply.len() > entry.limit {
+        if reply.len() > entry.limit as usize {
             wire::set_id(&mut entry.message, entry.id);
             if let Ok(query) = wire::parse(&entry.message) {
                 wire::truncate(&mut reply, &query);
@@ -457,9 +457,7 @@ impl InFlight {
 
     /// Takes a query out of the table and its transmissions off their sockets.
     pub(super) fn end(&mut self, key: Key, now: Instant) {
-        let Some(mut entry) = self.entries.remove(key) else { return };
-        // The table of a configuration that is over must not be kept by an entry that waits for use.
-        entry.named = None;
+        let Some(entry) = self.entries.remove(key) else { return };
         if entry.held.is_some() {
             self.streams.release_held(key);
         }

@@ -88,7 +88,14 @@ impl Table {
         self.ask_as(client, message, 0, None, millis)
     }
 
-    fn ask_as(&mut self, client: Client, message: &[u8], route: u16, named: Option<Named>, millis: u64) -> Vec<Sent> {
+    fn ask_as(
+        &mut self,
+        client: Client,
+        message: &[u8],
+        route: u16,
+        named: Option<Named<'_>>,
+        millis: u64,
+    ) -> Vec<Sent> {
         let parsed = wire::parse(message).unwrap();
         self.call(millis, |core, now, random| core.submit(client, &parsed, route, named, now, random));
         self.sent()
@@ -179,7 +186,7 @@ fn a_reply_is_adapted_to_its_client() {
     ] {
         let asked = query(500, "abc");
         let names = Arc::new(NameTable::new(0, 1));
-        let named = configured.then_some(Named { table: names, name: 0, exists: true });
+        let named = configured.then_some(Named { table: &names, name: 0, exists: true });
         let sent = table.ask_as(udp(1), &asked, 0, named, 0);
         let mut answer = reply(&sent[0].bytes, code);
         answer.resize(length, 0);
@@ -464,6 +471,12 @@ fn new_servers_take_over_what_is_under_way() {
     table.call(5001, |core, _, _| core.reconfigure(&with_limits(vec![listed(&[2, 3])], 10)));
     let known: Vec<_> = table.core.listed().into_iter().map(|server| server.address).collect();
     assert_eq!(known, [address(2), address(3)]);
+}
+
+#[test]
+fn an_entry_keeps_its_size() {
+    // It is moved several times for each query, and looked up by its place in the table more often.
+    assert!(size_of::<Entry>() <= 240, "{}", size_of::<Entry>());
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn named(table: &Arc<NameTable>) -> Option<Named> {
-    Some(Named { table: Arc::clone(table), name: 0, exists: false })
+fn named(table: &Arc<NameTable>) -> Option<Named<'_>> {
+    Some(Named { table, name: 0, exists: false })
 }
 
 /// What became of the forwarded queries for the name: replies passed on, SERVFAIL of our own.

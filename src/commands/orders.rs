@@ -14,7 +14,8 @@ use super::ground::Ground;
 use super::status::endpoints;
 use super::subject::{self, Known};
 use super::{Ended, Failure, life};
-use crate::health::overrides::{Effect, Target};
+use crate::health::endpoint::input_without_spec;
+use crate::health::overrides::{Target, is_by_record};
 use crate::health::rank::Input;
 use crate::health::{self, EndpointRecord, Override, OverrideKind, Time};
 use crate::store::{Life, OverrideError, Overrides, Reader, Stored, time};
@@ -244,7 +245,16 @@ fn in_vain(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) 
     for name in meant(known, row) {
         let own: Vec<&EndpointRecord> = endpoints(stored, &name, None).collect();
         let effects: Vec<_> = own.iter().map(|e| rows.effect(&name, &e.host, e.address, None)).collect();
-        let inputs: Vec<_> = own.iter().zip(&effects).map(|(e, effect)| input(e, effect)).collect();
+        // As the orders are now, which the record may not show yet.
+        let inputs: Vec<_> = own
+            .iter()
+            .zip(&effects)
+            .map(|(e, effect)| Input {
+                forced: effect.forced,
+                drained: effect.drained.as_deref(),
+                ..input_without_spec(e)
+            })
+            .collect();
         if let Some(other) = rows.above(row, &name, &inputs) {
             above.entry(other.id).or_insert_with(|| (other, Vec::new())).1.push(name);
         } else if row.kind == OverrideKind::ForceUp && row.name.is_none() {
@@ -263,32 +273,6 @@ fn in_vain(known: &Known, row: &Override, stored: &Stored, out: &mut dyn Write) 
         writeln!(out, "warning: no effect on {shown}{more} as long as override {} holds: {}", other.id, words(other))?;
     }
     Ok(())
-}
-
-/// An address as the orders see it.
-fn input<'a>(record: &'a EndpointRecord, effect: &'a Effect) -> Input<'a> {
-    Input {
-        host: &record.host,
-        address: record.address,
-        position: 0,
-        priority: None,
-        weight: 0,
-        state: record.state,
-        since: record.since,
-        forced: effect.forced,
-        drained: effect.drained.as_deref(),
-        checked: record.last_check.is_some(),
-        keeps_place: record.keeps_place,
-        over_limit: record.over_limit,
-        latency_ms: record.latency_ms,
-        deviation_ms: record.deviation_ms,
-        last_rank: record.rank,
-    }
-}
-
-/// Whether these words of what drains an address are those of a drain record.
-fn is_by_record(words: &str) -> bool {
-    words.contains("by the record ")
 }
 
 fn daemon_remark(stored: &Stored, out: &mut dyn Write) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::status::{age, span};
 use super::{Ended, Failure, table};
+use crate::health::overrides::is_by_record;
 use crate::health::{Override, Time};
 use crate::store::{Reader, Stored, time};
 
@@ -76,7 +77,7 @@ struct Recorded<'a> {
 
 fn by_record(stored: &Stored) -> impl Iterator<Item = Recorded<'_>> {
     stored.endpoints.iter().filter_map(|endpoint| {
-        let words = endpoint.drained.as_deref().filter(|words| words.contains("by the record "))?;
+        let words = endpoint.drained.as_deref().filter(|words| is_by_record(words))?;
         let (host, address) = (endpoint.host.to_string(), endpoint.address.to_string());
         Some(Recorded { name: &endpoint.name, host, address, words })
     })

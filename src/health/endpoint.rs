@@ -521,12 +521,18 @@ fn as_whole_ms(duration: Duration) -> u32 {
 pub fn input_of_record<'a>(record: &'a EndpointRecord, spec: &'a NameSpec) -> Option<Input<'a>> {
     let position = spec.candidates.iter().position(|candidate| candidate.host == record.host)?;
     let candidate = &spec.candidates[position];
-    Some(Input {
+    let priority = record.reported_priority.unwrap_or(Some(candidate.priority));
+    Some(Input { position, priority, weight: candidate.weight, ..input_without_spec(record) })
+}
+
+/// A record as the ranking sees it, apart from what its candidate's configuration adds.
+pub fn input_without_spec(record: &EndpointRecord) -> Input<'_> {
+    Input {
         host: &record.host,
         address: record.address,
-        position,
-        priority: record.reported_priority.unwrap_or(Some(candidate.priority)),
-        weight: candidate.weight,
+        position: 0,
+        priority: None,
+        weight: 0,
         state: record.state,
         since: record.since,
         forced: record.forced,
@@ -537,7 +543,7 @@ pub fn input_of_record<'a>(record: &'a EndpointRecord, spec: &'a NameSpec) -> Op
         latency_ms: record.latency_ms,
         deviation_ms: record.deviation_ms,
         last_rank: record.rank,
-    })
+    }
 }
 
 #[cfg(test)]

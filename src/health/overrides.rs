@@ -259,6 +259,11 @@ pub struct DrainList {
 /// In front of a record's name in the words of what it drains.
 const BY_RECORD: &str = "by the record ";
 
+/// Whether these words of what drains an address are those of a drain record.
+pub fn is_by_record(words: &str) -> bool {
+    words.contains(BY_RECORD)
+}
+
 impl DrainList {
     /// Reads the strings of TXT records: `IP=ADDRESS` or `HOST=NAME`, each with an optional
     /// `IpExpires=RFC3339` behind a blank, comma or semicolon, or in the next string of the same record (records

@@ -30,7 +30,10 @@ struct Work {
 /// Names of which a tenth is checked at a time.
 const CHECKED: usize = 200;
 
-const WORKS: [Work; 12] = [
+/// Names that nothing happens to.
+const MANY: usize = 2000;
+
+const WORKS: [Work; 13] = [
     Work { name: "parse", operations: 1, calls: 20_000, run: parse },
     Work { name: "local_10", operations: 1, calls: 20_000, run: |calls| local(10, Asking::Plain, A, calls) },
     Work { name: "local_10000", operations: 1, calls: 20_000, run: |calls| local(10_000, Asking::Plain, A, calls) },
@@ -47,6 +50,7 @@ const WORKS: [Work; 12] = [
     Work { name: "forward_port_pool", operations: 1, calls: 20_000, run: |calls| forward(64, 20_000, calls) },
     Work { name: "tcp_framing", operations: PIPELINED, calls: 1000, run: framing },
     Work { name: "rank", operations: 1, calls: 5000, run: ranking },
+    Work { name: "status_without_news", operations: 1, calls: 20_000, run: counting },
     Work { name: "schedule", operations: CHECKED * CANDIDATES / 10, calls: 40, run: checking },
 ];
 
@@ -99,6 +103,13 @@ fn framing(calls: usize) -> u64 {
 fn ranking(calls: usize) -> u64 {
     let mut ranking = Ranking::new(CANDIDATES, Select::LowestLatency);
     repeat(calls, || ranking.rank())
+}
+
+/// Once a second, whatever happens: what it costs must not hang on the number of names.
+fn counting(calls: usize) -> u64 {
+    let mut checking = Checking::cold(MANY);
+    checking.counts();
+    repeat(calls, || checking.counts())
 }
 
 fn checking(calls: usize) -> u64 {

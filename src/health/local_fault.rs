@@ -247,7 +247,7 @@ impl Roster {
                 }
             }
             self.dirty.insert(index);
-            self.unwritten.insert(index);
+            self.changed.insert(index);
         }
         let reason = "every checked address fails without a sign of life: the fault is taken to be this host's own \
                       network, answers are held";

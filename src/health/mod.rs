@@ -10,6 +10,7 @@
 //! [`overrides`] what operators say, [`wall`] by which clock, `orders` puts that on the endpoints.
 //! [`events`] has the words.
 
+mod changed;
 pub mod compact;
 mod conflict;
 pub mod decide;

@@ -284,7 +284,7 @@ impl Roster {
                 endpoint.set_effect(effect);
                 endpoint.dirty = true;
                 self.dirty.insert(index);
-                self.unwritten.insert(index);
+                self.changed.insert(index);
             }
         }
     }

@@ -30,7 +30,7 @@ impl Roster {
         self.host_users.clear();
         self.index.clear();
         self.dirty.clear();
-        self.unwritten.clear();
+        self.changed.begin(specs.len());
         self.longest_interval = longest_interval(&specs);
         self.resting = (0..specs.len()).filter(|&index| !specs[index].pace.idle_after.is_zero()).collect();
         self.names.reserve_exact(specs.len());
@@ -46,7 +46,7 @@ impl Roster {
             self.names.push(name);
             self.attach_all(index, now);
             self.dirty.insert(index);
-            self.unwritten.insert(index);
+            self.changed.insert(index);
         }
         for (name, gone) in old {
             self.removed.extend(gone.endpoints.iter().filter_map(|endpoint| {
@@ -117,7 +117,7 @@ impl Roster {
             self.drop_unused(target);
         }
         self.dirty.insert(index);
-        self.unwritten.insert(index);
+        self.changed.insert(index);
         self.apply_effects_to(index);
         let hosts: Vec<Arc<str>> = self.names[index].hosts().cloned().collect();
         for host in &hosts {
@@ -180,7 +180,7 @@ impl Roster {
     pub fn restore(&mut self, endpoints: &[EndpointRecord], answers: &[AnswerRecord], now: Time) {
         // Every name may be answered differently now.
         self.dirty.extend(0..self.names.len());
-        self.unwritten.extend(0..self.names.len());
+        (0..self.names.len()).for_each(|index| self.changed.insert(index));
         self.restore_hosts(endpoints, now);
         let mut last: Option<(&Arc<str>, usize)> = None;
         for record in endpoints {
@@ -349,7 +349,7 @@ impl Roster {
             for endpoint in name.endpoints.iter_mut().filter(of_host) {
                 mark_resolution(&self.lookups, endpoint, host);
             }
-            self.unwritten.insert(index);
+            self.changed.insert(index);
         }
     }
 
@@ -357,7 +357,7 @@ impl Roster {
     fn sync_name(&mut self, index: usize, host: Option<&Arc<str>>, now: Time) {
         // A fallback name or a first look-up without addresses changes the answer too.
         self.dirty.insert(index);
-        self.unwritten.insert(index);
+        self.changed.insert(index);
         let spec = &self.names[index].spec;
         let concerned = |candidate: &CandidateSpec| match &candidate.host {
             Host::Name(name) => host.is_none_or(|host| host == name),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::changed::{Changed, Counts};
 use super::compact::Common;
 use super::conflict::Conflict;
 use super::decide::{Basis, Decision, Plan};
@@ -53,10 +54,8 @@ pub struct Roster {
     pub(super) longest_interval: Duration,
     /// To be decided again.
     pub(super) dirty: BTreeSet<usize>,
-    /// With records to write.
-    pub(super) unwritten: BTreeSet<usize>,
-    /// Where among them the next records are taken from: in turn, so that none waits for ever.
-    pub(super) next_record: usize,
+    /// To be written and counted.
+    pub(super) changed: Changed,
     pub(super) events: Vec<Event>,
     pub(super) removed: Vec<(Arc<str>, Host, IpAddr)>,
     pub(super) removed_names: Vec<Arc<str>>,
@@ -358,25 +357,20 @@ impl Roster {
     }
 
     /// Counts for a status line.
-    pub fn summary(&self) -> Summary {
-        let mut summary = Summary {
+    pub fn summary(&mut self) -> Summary {
+        let Counts { without_fit, up, down, unknown, unable } = self.changed.counts(&self.names);
+        let [names_without_fit, up, down, unknown, unable] =
+            [without_fit, up, down, unknown, unable].map(|count| count as usize);
+        Summary {
             names: self.names.len(),
+            names_without_fit,
+            up,
+            down,
+            unknown,
             late_checks: self.late,
             local_fault: self.fault.holds(),
-            ..Summary::default()
-        };
-        for name in &self.names {
-            summary.names_without_fit += usize::from(!name.endpoints.iter().any(Endpoint::is_fit));
-            for endpoint in &name.endpoints {
-                summary.unable += usize::from(endpoint.last_outcome() == Some(Outcome::LocalError));
-                match endpoint.health.state {
-                    State::Up => summary.up += 1,
-                    State::Down => summary.down += 1,
-                    State::Unknown => summary.unknown += 1,
-                }
-            }
+            unable,
         }
-        summary
     }
 
     /// Whether every name has fresh state or has finished its first round; once true it stays so.
@@ -408,7 +402,7 @@ impl Roster {
         let Some(name) = self.names.get_mut(name_index) else { return };
         let own = |e: &&mut Endpoint| e.candidate() == candidate && e.address == address;
         let Some(endpoint) = name.endpoints.iter_mut().find(own) else { return };
-        self.unwritten.insert(name_index);
+        self.changed.insert(name_index);
         if silent && holds && endpoint.health.state != State::Down {
             endpoint.count(result);
             return;
@@ -466,7 +460,7 @@ impl Roster {
             self.events.push(event);
             endpoint.forget(endpoint.health.state == State::Up, now);
             self.dirty.insert(index);
-            self.unwritten.insert(index);
+            self.changed.insert(index);
         }
     }
 

@@ -58,7 +58,7 @@ impl Roster {
         let name = &mut self.names[index];
         if name.told.map(|(bypassed, _)| bypassed) != Some(bypass) {
             name.families.iter_mut().for_each(|family| family.unwritten = true);
-            self.unwritten.insert(index);
+            self.changed.insert(index);
         }
         changed |= name.told != Some((bypass, waiting));
         name.told = Some((bypass, waiting));
@@ -76,7 +76,7 @@ impl Roster {
         for (index, name) in self.names.iter_mut().enumerate() {
             name.endpoints.iter_mut().for_each(|endpoint| endpoint.dirty = true);
             name.families.iter_mut().for_each(|family| family.unwritten = true);
-            self.unwritten.insert(index);
+            self.changed.insert(index);
         }
     }
 
@@ -99,7 +99,7 @@ impl Roster {
             ..Records::default()
         };
         while records.endpoints.len() + records.answers.len() < room
-            && let Some(index) = self.next_unwritten()
+            && let Some(index) = self.changed.next_unwritten()
         {
             let bypass = self.names.get(index).and_then(|name| self.overrides.bypass(&name.spec.name)).map(row_words);
             let Some(Name { spec, endpoints, families, .. }) = self.names.get_mut(index) else { continue };
@@ -134,14 +134,7 @@ impl Roster {
 
     /// Whether records wait to be taken.
     pub fn has_records(&self) -> bool {
-        !self.unwritten.is_empty()
-    }
-
-    fn next_unwritten(&mut self) -> Option<usize> {
-        let next = *self.unwritten.range(self.next_record..).next().or_else(|| self.unwritten.first())?;
-        self.unwritten.remove(&next);
-        self.next_record = next + 1;
-        Some(next)
+        self.changed.has_unwritten()
     }
 
     /// Finds out who claims to be the one master or primary, and tells of what changed.
@@ -262,7 +255,7 @@ impl Roster {
                 endpoint.chosen = chosen;
                 endpoint.standing = placed.standing;
                 endpoint.dirty = true;
-                self.unwritten.insert(index);
+                self.changed.insert(index);
             }
         }
     }
@@ -284,7 +277,7 @@ impl Roster {
         if fit && *state.last_good != *addresses {
             state.last_good = Arc::clone(&addresses);
             state.unwritten = true;
-            self.unwritten.insert(index);
+            self.changed.insert(index);
         }
         let differs = state.plan != answered.plan;
         if !differs && reason.is_none() {
@@ -303,7 +296,7 @@ impl Roster {
         state.reason_is_old = false;
         state.basis = answered.basis;
         state.unwritten = true;
-        self.unwritten.insert(index);
+        self.changed.insert(index);
         let quiet = first && state.addresses.is_empty();
         let kind_differs = std::mem::discriminant(&before) != std::mem::discriminant(&state.plan);
         // What it answers may be what it began with: then it has done so since it was first decided.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::changed::Counts;
 use super::decide::{Decision, Plan};
 use super::resolution::{LookupFailure, LookupKind, LookupResult};
 use super::roster::Roster;
@@ -109,6 +110,14 @@ impl World {
             self.decisions.insert(decision.name, decision);
         }
         self.events.extend(self.roster.take_events());
+        self.assert_counts();
+    }
+
+    /// What is kept count of is what is there.
+    fn assert_counts(&mut self) {
+        let counted = self.roster.changed.counts(&self.roster.names);
+        let there = self.roster.names.iter().map(|name| Counts::of(&name.endpoints));
+        assert_eq!(counted, there.fold(Counts::default(), Counts::with));
     }
 
     /// What is answered to a question for A of the first name.

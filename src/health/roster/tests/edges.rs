@@ -306,7 +306,7 @@ fn checks_that_cannot_be_made_are_told_once_for_all_when_they_begin_and_end() {
     world.run(seconds(60));
     assert_eq!(told(&world).len(), 1, "{:?}", told(&world));
     assert!(told(&world)[0].contains("no file descriptor left"));
-    assert_eq!((world.roster.unable(), world.roster.summary().unable), (Some("no file descriptor left"), 2));
+    assert_eq!((world.roster.summary().unable, world.roster.unable()), (2, Some("no file descriptor left")));
     let records = world.roster.take_records(usize::MAX).endpoints;
     assert!(records.iter().all(|record| record.last_error.as_deref() == Some("no file descriptor left")));
     assert_eq!(world.roster.summary().down, 0, "it says nothing about the candidates");
@@ -316,7 +316,7 @@ fn checks_that_cannot_be_made_are_told_once_for_all_when_they_begin_and_end() {
     world.run(seconds(60));
     assert_eq!(told(&world).len(), 2, "{:?}", told(&world));
     assert!(told(&world)[1].starts_with("checks can be made again: "));
-    assert_eq!((world.roster.unable(), world.roster.summary().unable), (None, 0));
+    assert_eq!((world.roster.summary().unable, world.roster.unable()), (0, None));
 }
 
 #[test]

@@ -263,11 +263,11 @@ fn link(sender: UpdateSender, shared: Arc<Mutex<Shared>>, watch: Watch, logger: 
         collect: Box::new(move |batch, extent| {
             let Shared { tallies, upstreams, .. } = &mut *lock(&collecting);
             let listed = lock(upstreams).clone();
-            let beyond_loopback = tallies.collect(&listed, extent, batch);
+            let (beyond_loopback, moved) = tallies.collect(&listed, extent, batch);
             let books = tallies.books();
             let unanswered = books.expired + books.shed;
             let traffic = Traffic { asked: books.admitted, answered: books.answered, unanswered };
-            Heard { beyond_loopback, traffic }
+            Heard { beyond_loopback, traffic, moved }
         }),
         heard: Box::new(move || {
             let Shared { tallies, upstreams, .. } = &mut *lock(&hearing);

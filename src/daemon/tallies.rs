@@ -29,8 +29,11 @@ pub struct Tallies {
     current: Shown,
     /// Replaced, but perhaps still counted into for a moment.
     replaced: Vec<Shown>,
-    /// The sum of what was handed over last, by index of the current table: what only grows has changed when its sum has.
+    /// The sum of what tables held when it was handed over last, by index of the current one: what only grows has changed
+    /// when its sum has. What is over (`before`) is not in it: it is looked up for names that moved alone.
     handed: Vec<u64>,
+    /// Counts of a table that is over came to `before` since names were last looked at.
+    settled: bool,
     /// Of upstreams that this process did not ask, or under earlier counters.
     upstreams_before: HashMap<(SocketAddr, String), [u64; 4]>,
     /// The counters of each upstream in each list, also of those that are no longer there, and what was handed over last.
@@ -71,6 +74,7 @@ impl Tallies {
             current: Shown::new(config, table, &[]),
             replaced: Vec::new(),
             handed: Vec::new(),
+            settled: false,
             upstreams_before: stored
                 .upstreams
                 .iter()
@@ -119,13 +123,12 @@ impl Tallies {
     }
 
     /// Adds what changed to a batch, of the names if they are asked for. `true` when an upstream beyond loopback answered since the last call.
-    pub fn collect(&mut self, upstreams: &[Listed], extent: Extent, batch: &mut Batch) -> bool {
+    /// The other part: the names that moved, by index.
+    pub fn collect(&mut self, upstreams: &[Listed], extent: Extent, batch: &mut Batch) -> (bool, Vec<usize>) {
         // Before the counters are read: a query that comes after that is told of.
         self.totals.be_told();
         self.settle();
-        if extent == Extent::Names {
-            self.collect_names(batch);
-        }
+        let moved = if extent == Extent::Names { self.collect_names(batch) } else { Vec::new() };
         let everything = batch.complete;
         for (word, count) in totals(&self.totals) {
             let count = count + self.totals_before.get(&word).copied().unwrap_or_default();
@@ -134,43 +137,55 @@ impl Tallies {
                 batch.counters.push((word, count));
             }
         }
-        self.collect_upstreams(upstreams, batch)
+        (self.collect_upstreams(upstreams, batch), moved)
     }
 
-    fn collect_names(&mut self, batch: &mut Batch) {
-        let everything = batch.complete;
-        self.handed.resize(self.current.names.len(), 0);
-        for (index, name) in self.current.names.iter().enumerate() {
-            os::breathe(index);
+    /// Adds the counters of names; those that moved, by index.
+    fn collect_names(&mut self, batch: &mut Batch) -> Vec<usize> {
+        let all = batch.complete || std::mem::take(&mut self.settled) || !self.replaced.is_empty();
+        let mut moved = Vec::new();
+        for (row, index) in self.current.table.take_moved(all).enumerate() {
+            os::breathe(row);
+            let Some(name) = self.current.names.get(index) else { continue };
             let mut counters = self.current.read(index);
             for old in &self.replaced {
                 if let Some(at) = old.place(index, name) {
                     add_all(&mut counters, &old.read(at));
                 }
             }
+            let sum = sum_of(&counters);
+            if !batch.complete && sum == self.handed[index] {
+                continue;
+            }
+            self.handed[index] = sum;
             if let Some(before) = self.before.get(name) {
                 add_all(&mut counters, before);
             }
-            let sum = counters.queries.iter().chain(&counters.answers).sum();
-            if everything || sum != self.handed[index] {
-                self.handed[index] = sum;
-                batch.name_counters.push((Arc::clone(name), counters));
-            }
+            batch.name_counters.push((Arc::clone(name), counters));
+            moved.push(index);
         }
+        moved
     }
 
     /// Takes the last counts of tables that the loop no longer holds.
     fn settle(&mut self) {
+        self.handed.resize(self.current.names.len(), 0);
         for old in std::mem::take(&mut self.replaced) {
             if Arc::strong_count(&old.table) > 1 {
                 self.replaced.push(old);
                 continue;
             }
+            self.settled = true;
             for (index, name) in old.names.iter().enumerate() {
                 let counted = if name.is_empty() { NameCounters::default() } else { old.read(index) };
                 // Of ten thousand names few are asked for.
-                if counted != NameCounters::default() {
-                    add_all(self.before.entry(Arc::clone(name)).or_default(), &counted);
+                if counted == NameCounters::default() {
+                    continue;
+                }
+                add_all(self.before.entry(Arc::clone(name)).or_default(), &counted);
+                if let Some(handed) = self.current.place(index, name).and_then(|at| self.handed.get_mut(at)) {
+                    // Below zero where the last of it was not handed over yet: it differs, which is all that counts.
+                    *handed = handed.wrapping_sub(sum_of(&counted));
                 }
             }
         }
@@ -309,6 +324,10 @@ fn column(kind: Kind) -> Option<AnswerKind> {
     }
 }
 
+fn sum_of(counters: &NameCounters) -> u64 {
+    counters.queries.iter().chain(&counters.answers).sum()
+}
+
 fn add_all(counters: &mut NameCounters, more: &NameCounters) {
     add(&mut counters.queries, &more.queries);
     add(&mut counters.answers, &more.answers);
@@ -405,6 +424,44 @@ mod tests {
             expect(&[("a.example", 0), ("b.example", 101)]),
             "once the loop let go of it"
         );
+    }
+
+    #[test]
+    fn what_is_counted_around_a_reload_is_handed_over_once_and_completely() {
+        let config = of_names(&["a.example", "b.example"]);
+        let table = || Arc::new(NameTable::new(0, 2));
+        let first = table();
+        let mut tallies = Tallies::new(&config, Arc::clone(&first), &Stored::default(), Arc::default());
+        let handed = |tallies: &mut Tallies| {
+            let mut batch = Batch::default();
+            tallies.collect(&[], Extent::Names, &mut batch);
+            let told = |(name, counters): (Arc<str>, NameCounters)| (name.to_string(), counters.queries[0]);
+            batch.name_counters.into_iter().map(told).collect::<Vec<_>>()
+        };
+        let ask = |table: &NameTable, name| table.name(name).unwrap().count_reply(QueryKind::A, Kind::A);
+        let a = |count| [("a.example".to_owned(), count)];
+        ask(&first, 0);
+        assert_eq!(handed(&mut tallies), a(1));
+        let second = table();
+        tallies.configure(&config, Arc::clone(&second));
+        // The loop counts into the old one for a while, and then into the new one.
+        ask(&first, 0);
+        assert_eq!(handed(&mut tallies), a(2));
+        assert_eq!(handed(&mut tallies), []);
+        ask(&first, 0);
+        ask(&second, 0);
+        drop(first);
+        assert_eq!(handed(&mut tallies), a(4));
+        assert_eq!(handed(&mut tallies), []);
+        // This time it lets go before anybody looks, and what it counted last is all there is.
+        ask(&second, 0);
+        let third = table();
+        tallies.configure(&config, Arc::clone(&third));
+        drop(second);
+        assert_eq!(handed(&mut tallies), a(5));
+        ask(&third, 1);
+        assert_eq!(handed(&mut tallies), [("b.example".to_owned(), 1)]);
+        assert_eq!(handed(&mut tallies), []);
     }
 
     #[test]

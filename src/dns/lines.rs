@@ -242,12 +242,18 @@ struct Rest {
     unanswered: [Count; 3],
 }
 
-/// Neighbours whose rare counters are made together, once one of them needs some: of ten thousand names few are asked for, and
-/// these counters are more than everything else that the table holds.
+/// How many names make a [`Group`].
 const NEIGHBOURS: usize = 64;
 
-/// The rare counters of up to [`NEIGHBOURS`] names.
-type Group = OnceLock<Box<[Rest]>>;
+/// What neighbours have together: of ten thousand names few are asked for.
+#[derive(Debug, Default)]
+struct Group {
+    /// Something was counted of one of them. Whoever reads the counters clears it before and finds what has moved without
+    /// reading them all.
+    moved: AtomicBool,
+    /// Made once one of them needs some: these counters are more than everything else that the table holds.
+    rest: OnceLock<Box<[Rest]>>,
+}
 
 /// The answers and counters of the names of one configuration, by the index they have in it.
 #[derive(Debug)]
@@ -255,7 +261,7 @@ pub struct NameTable {
     /// Tells the tables of successive configurations apart.
     pub generation: u64,
     lines: Box<[Line]>,
-    rest: Box<[Group]>,
+    groups: Box<[Group]>,
 }
 
 impl NameTable {
@@ -264,14 +270,22 @@ impl NameTable {
         NameTable {
             generation,
             lines: (0..names).map(|_| Line::default()).collect(),
-            rest: (0..names.div_ceil(NEIGHBOURS)).map(|_| Group::new()).collect(),
+            groups: (0..names.div_ceil(NEIGHBOURS)).map(|_| Group::default()).collect(),
         }
+    }
+
+    /// Names in whose neighbourhood something was counted since the last call, and perhaps of some others; all of them
+    /// if that is wanted. To be read after this; what is counted meanwhile is seen now or by the next call.
+    pub fn take_moved(&self, all: bool) -> impl Iterator<Item = usize> {
+        let moved = move |(_, group): &(usize, &Group)| group.moved.swap(false, Ordering::Acquire) || all;
+        let groups = self.groups.iter().enumerate().filter(moved);
+        groups.flat_map(|(at, _)| (at * NEIGHBOURS..).take(NEIGHBOURS)).take_while(|&index| index < self.lines.len())
     }
 
     /// The counters of one name.
     pub fn name(&self, index: u32) -> Option<NameCounters<'_>> {
         let at = index as usize;
-        let (line, group) = (self.lines.get(at)?, self.rest.get(at / NEIGHBOURS)?);
+        let (line, group) = (self.lines.get(at)?, self.groups.get(at / NEIGHBOURS)?);
         Some(NameCounters { line, group, place: at % NEIGHBOURS })
     }
 
@@ -313,33 +327,43 @@ impl NameCounters<'_> {
             Kind::Empty => self.rest().empty[usize::from(asked == QueryKind::Other)].add(),
             Kind::AllDown => self.rest().all_down[family].add(),
             Kind::NotReady => self.rest().not_ready[family].add(),
-            Kind::Special | Kind::FormErr | Kind::NotImp | Kind::BadVers | Kind::Refused => {}
+            Kind::Special | Kind::FormErr | Kind::NotImp | Kind::BadVers | Kind::Refused => return,
         }
+        self.note_moved();
     }
 
     /// A query was handed to the forwarder; what becomes of it is counted when that is known.
     pub fn count_forwarded(self, asked: QueryKind) {
         self.rest().forwarded[asked as usize].add();
+        self.note_moved();
     }
 
     /// An upstream server's reply to one of those was passed on, whatever it says.
     pub fn count_relayed(self) {
         self.rest().relayed.add();
+        self.note_moved();
     }
 
     /// One of those was answered SERVFAIL, because no upstream server had a reply in time.
     pub fn count_unreached(self) {
         self.rest().unreached.add();
+        self.note_moved();
     }
 
     /// A query gets no reply: its client is gone, or asked the same again.
     pub fn count_unanswered(self, asked: QueryKind) {
         self.rest().unanswered[asked as usize].add();
+        self.note_moved();
+    }
+
+    /// After what was counted.
+    fn note_moved(&self) {
+        self.group.moved.store(true, Ordering::Release);
     }
 
     /// The rare counters, made if need be.
     fn rest(&self) -> &Rest {
-        &self.group.get_or_init(|| (0..NEIGHBOURS).map(|_| Rest::default()).collect())[self.place]
+        &self.group.rest.get_or_init(|| (0..NEIGHBOURS).map(|_| Rest::default()).collect())[self.place]
     }
 }
 
@@ -408,7 +432,7 @@ impl NameCounters<'_> {
 
     /// Something of the rare counters, 0 while there are none.
     fn rare(&self, read: impl FnOnce(&Rest) -> u64) -> u64 {
-        self.group.get().map_or(0, |group| read(&group[self.place]))
+        self.group.rest.get().map_or(0, |group| read(&group[self.place]))
     }
 }
 

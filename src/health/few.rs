@@ -48,7 +48,26 @@ impl<T> Few<T> {
         *self = all.into();
     }
 
-    fn into_vec(self) -> Vec<T> {
+    /// Keeps the elements that pass.
+    pub fn retain(&mut self, mut pass: impl FnMut(&mut T) -> bool) {
+        match self {
+            Few::None => (),
+            Few::One(one) => {
+                if !pass(one) {
+                    *self = Few::None;
+                }
+            }
+            Few::Several(all) => {
+                all.retain_mut(pass);
+                if all.len() < 2 {
+                    *self = std::mem::take(&mut **all).into();
+                }
+            }
+        }
+    }
+
+    /// The elements as a list.
+    pub fn into_vec(self) -> Vec<T> {
         match self {
             Few::None => Vec::new(),
             Few::One(one) => vec![one],
@@ -65,13 +84,6 @@ impl<T: Ord> Few<T> {
             all.insert(place, element);
             *self = all.into();
         }
-    }
-
-    /// Keeps the elements that pass.
-    pub(super) fn retain(&mut self, pass: impl FnMut(&T) -> bool) {
-        let mut all = self.take().into_vec();
-        all.retain(pass);
-        *self = all.into();
     }
 }
 
@@ -126,10 +138,19 @@ mod tests {
         }
         few.retain(|element| *element == 5);
         assert!(matches!(few, Few::One(5)));
+        few.retain(|_| true);
         few.push(4);
         assert_eq!(*few, [5, 4]);
         assert_eq!([5, 4].into_iter().collect::<Few<u32>>(), few.take());
         assert!(few.is_empty());
+        few.push(1);
+        few.retain(|_| false);
+        assert!(matches!(few, Few::None));
+        few = [1, 2, 3].into_iter().collect();
+        few.retain(|element| *element > 1);
+        assert_eq!(*few, [2, 3]);
+        few.retain(|_| false);
+        assert!(matches!(few, Few::None));
     }
 
     #[test]

@@ -182,6 +182,11 @@ impl Roster {
         self.names.get(name).map(|name| &name.spec)
     }
 
+    /// Where a name stands among them.
+    pub fn place_of(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
     /// Look-ups that are due, `limit` at most, each handed out once until its result is applied.
     pub fn next_lookups(&mut self, now: Time, limit: usize) -> Vec<LookupJob> {
         self.lookups.next(now, limit)

@@ -191,7 +191,7 @@ pub struct Link {
     pub beat: Box<dyn Fn(Duration) + Send>,
     /// From now on [`Message::FilesChanged`] tells of these paths. `false` when it may not.
     pub watch_files: Box<dyn Fn(Vec<PathBuf>) -> bool + Send>,
-    /// Adds the event loop's counters to a batch, and tells how forwarding goes.
+    /// Adds the event loop's counters to a batch, and tells what goes on.
     pub collect: Box<Collect>,
     /// Whether an upstream beyond loopback answered since this or `collect` was last called.
     pub heard: Box<dyn FnMut() -> bool + Send>,
@@ -203,13 +203,15 @@ pub struct Link {
     pub rest: Box<Rest>,
 }
 
-/// How forwarding goes.
-#[derive(Clone, Copy, Debug, Default)]
+/// What goes on in the event loop.
+#[derive(Clone, Debug, Default)]
 pub struct Heard {
     /// An upstream beyond loopback answered since the last call.
     pub beyond_loopback: bool,
-    /// Since the start.
+    /// How forwarding goes, since the start.
     pub traffic: Traffic,
+    /// Names of which something was counted since the last call that asked for names, by index.
+    pub moved: Vec<usize>,
 }
 
 /// The poller thread's state.
@@ -477,8 +479,8 @@ impl Poller {
         let heard = (self.link.collect)(batch, extent);
         let given = match extent {
             Extent::Names => {
-                self.name_rounds.done(batch.name_counters.len(), now);
-                self.tally.collect(&(self.link.table)())
+                self.name_rounds.done(heard.moved.len(), now);
+                self.tally.collect(&(self.link.table)(), &heard.moved)
             }
             Extent::Totals => Vec::new(),
         };

@@ -71,6 +71,7 @@ impl Poller {
         keep_in_place(&mut fresh.config, &self.config);
         self.config = Arc::new(fresh.config);
         self.catalogue = fresh.catalogue;
+        let before: Vec<Arc<str>> = self.roster.specs().map(|spec| Arc::clone(&spec.name)).collect();
         self.roster.configure(fresh.compiled.specs, now);
         self.searches.configure(fresh.compiled.finders, now);
         let discoveries = &self.searches.discoveries;
@@ -86,7 +87,8 @@ impl Poller {
         self.ledger.configure(&self.roster);
         self.roster.tick(now);
         self.tables += 1;
-        self.tally.begin_table(self.tables);
+        let places: Vec<Option<usize>> = before.iter().map(|name| self.roster.place_of(name)).collect();
+        self.tally.begin_table(self.tables, &places);
         let answers = self.all_answers(now);
         let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
         (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });

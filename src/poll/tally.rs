@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::dns::lines::{Family, Given, NameTable};
+use crate::health::few::Few;
 
 /// A configured name's index and one of its addresses.
 pub type Key = (usize, IpAddr);
@@ -15,69 +16,91 @@ pub type Key = (usize, IpAddr);
 /// Counters of answers given, by name and address.
 #[derive(Default)]
 pub struct Tally {
-    turns: Vec<Watched>,
-    /// The table that answers are made for now.
+    /// By name, of the table that answers are made for now.
+    turns: Vec<Few<Watched>>,
     generation: u64,
+    /// Of tables that were replaced: name and turn.
+    old: Vec<(usize, Watched)>,
 }
 
 struct Watched {
-    name: u32,
-    stale: bool,
-    generation: u64,
     addresses: Arc<[IpAddr]>,
+    stale: bool,
     given: Arc<Given>,
     seen: u64,
 }
 
 impl Watched {
-    /// How often since the last call.
-    fn more(&mut self, table: &NameTable) -> u64 {
-        let family = self.addresses.first().map_or(Family::V4, |address| Family::of(*address));
-        // Of a table that was replaced it is counted when it has ended: with that table, a moment later.
-        let of_table = table.generation == self.generation;
-        let now = of_table.then(|| table.addresses_given(self.name, family, self.stale));
+    /// How often since the last call. `now`: what the counter of its name says; `None` = it is of a table that was replaced,
+    /// and counted when it has ended: with that table, a moment later.
+    fn more(&mut self, now: Option<u64>) -> u64 {
         let Some(given) = self.given.count(now) else { return 0 };
         let more = given.saturating_sub(self.seen);
         self.seen += more;
         more
     }
+
+    /// Takes what was given since the last call; `false` when that was all, since nobody holds it any more.
+    fn take(&mut self, name: usize, now: Option<u64>, counts: &mut Vec<(Key, u64)>) -> bool {
+        // The order matters: what the loop adds before it lets go must be seen by what is read below.
+        let held = Arc::strong_count(&self.given) > 1;
+        let more = self.more(now);
+        if more > 0 {
+            counts.extend(self.addresses.iter().map(|&address| ((name, address), more)));
+        }
+        held
+    }
+
+    fn family(&self) -> Family {
+        self.addresses.first().map_or(Family::V4, |address| Family::of(*address))
+    }
 }
 
 impl Tally {
-    /// From now on answers are made for another table.
-    pub fn begin_table(&mut self, generation: u64) {
+    /// From now on answers are made for another table. `places`: by a name's index in the one before, that in this one, if
+    /// it still has the name. What is given of one that it has not is not counted any more.
+    pub fn begin_table(&mut self, generation: u64, places: &[Option<usize>]) {
         self.generation = generation;
+        let place = |name: usize| places.get(name).copied().flatten();
+        let old = std::mem::take(&mut self.old);
+        self.old.extend(old.into_iter().filter_map(|(name, turn)| Some((place(name)?, turn))));
+        for (name, turns) in std::mem::take(&mut self.turns).into_iter().enumerate() {
+            if let Some(name) = place(name) {
+                self.old.extend(turns.into_vec().into_iter().map(|turn| (name, turn)));
+            }
+        }
     }
 
     /// For a new answer of `name`, marked stale or not.
     pub fn watch(&mut self, name: usize, addresses: &Arc<[IpAddr]>, stale: bool) -> Arc<Given> {
+        if self.turns.len() <= name {
+            self.turns.resize_with(name + 1, Few::default);
+        }
+        let turns = &mut self.turns[name];
+        // Answers may change often with nobody asking.
+        turns.retain(|turn| Arc::strong_count(&turn.given) > 1 || turn.given.count(None) != Some(turn.seen));
         let given = Arc::<Given>::default();
-        self.turns.push(Watched {
-            name: name as u32,
-            stale,
-            generation: self.generation,
-            addresses: Arc::clone(addresses),
-            given: Arc::clone(&given),
-            seen: 0,
-        });
+        turns.push(Watched { addresses: Arc::clone(addresses), stale, given: Arc::clone(&given), seen: 0 });
         given
     }
 
     /// What was given since the last call, in the order of names and addresses; turns that nobody holds any more are let go.
-    pub fn collect(&mut self, table: &NameTable) -> Vec<(Key, u64)> {
+    ///
+    /// `moved`: the names of which anything was counted since then, as read before this call. Each turn has places of its
+    /// own in memory; those of the others, which may be ten thousand, are not read.
+    pub fn collect(&mut self, table: &NameTable, moved: &[usize]) -> Vec<(Key, u64)> {
         let mut counts: Vec<(Key, u64)> = Vec::new();
-        self.turns.retain_mut(|turn| {
-            // The order matters: what the loop adds before it lets go must be seen by what is read below.
-            let held = Arc::strong_count(&turn.given) > 1;
-            let more = turn.more(table);
-            if more > 0 {
-                counts.extend(turn.addresses.iter().map(|&address| ((turn.name as usize, address), more)));
-            }
-            held
-        });
-        // A reload leaves room for twice as many.
-        if self.turns.len() < self.turns.capacity() / 2 {
-            self.turns.shrink_to_fit();
+        self.old.retain_mut(|(name, turn)| turn.take(*name, None, &mut counts));
+        if self.old.is_empty() {
+            self.old = Vec::new();
+        }
+        for &name in moved {
+            let Some(turns) = self.turns.get_mut(name) else { continue };
+            turns.retain(|turn| {
+                let now = (table.generation == self.generation)
+                    .then(|| table.addresses_given(name as u32, turn.family(), turn.stale));
+                turn.take(name, now, &mut counts)
+            });
         }
         // In order, since what is looked up for each lies in that order, too.
         counts.sort_unstable_by_key(|(key, _)| *key);
@@ -93,7 +116,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::answer::{Kind, QueryKind};
+    use crate::dns::answer::{self, Kind, QueryKind, Transport, Verdict, Waiting};
     use crate::dns::snapshot::{FamilyAnswer, NameAnswer, NameSettings, OtherTypes, Snapshot, Turn};
 
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -104,10 +127,24 @@ mod tests {
         Snapshot::new(generation, vec![settings], &[])
     }
 
-    fn answer(tally: &mut Tally, addresses: &[IpAddr], stale: bool) -> NameAnswer {
-        let turn = Turn { addresses: addresses.to_vec(), given: tally.watch(0, &addresses.into(), stale) };
+    fn one_turn(tally: &mut Tally, addresses: &[IpAddr], stale: bool) -> NameAnswer {
+        one_turn_of(tally, 0, addresses, stale)
+    }
+
+    fn one_turn_of(tally: &mut Tally, name: usize, addresses: &[IpAddr], stale: bool) -> NameAnswer {
+        let turn = Turn { addresses: addresses.to_vec(), given: tally.watch(name, &addresses.into(), stale) };
         let v4 = FamilyAnswer::Addresses { turns: vec![turn], stale };
         NameAnswer { v4, v6: FamilyAnswer::Empty, bypass: false }
+    }
+
+    fn collect(tally: &mut Tally, table: &NameTable) -> Vec<(Key, u64)> {
+        let moved: Vec<usize> = table.take_moved(false).collect();
+        tally.collect(table, &moved)
+    }
+
+    /// Turns that are kept.
+    fn kept(tally: &Tally) -> usize {
+        tally.old.len() + tally.turns.iter().map(|turns| turns.len()).sum::<usize>()
     }
 
     fn give(snapshot: &Snapshot, times: u64, kind: Kind) {
@@ -117,39 +154,99 @@ mod tests {
     #[test]
     fn a_replaced_answer_is_counted_to_its_end() {
         let (mut tally, mut snapshot) = (Tally::default(), snapshot(0));
-        snapshot.set(0, answer(&mut tally, &[ONE], false));
+        snapshot.set(0, one_turn(&mut tally, &[ONE], false));
         give(&snapshot, 3, Kind::A);
-        let coming = answer(&mut tally, &[TWO], false);
-        assert_eq!(tally.collect(snapshot.counters()), [((0, ONE), 3)]);
+        let coming = one_turn(&mut tally, &[TWO], false);
+        assert_eq!(collect(&mut tally, snapshot.counters()), [((0, ONE), 3)]);
         give(&snapshot, 2, Kind::A);
         snapshot.set(0, coming);
         give(&snapshot, 4, Kind::A);
-        assert_eq!(tally.collect(snapshot.counters()), [((0, ONE), 2), ((0, TWO), 4)]);
-        assert_eq!(tally.turns.len(), 1, "the first turn is let go");
-        assert!(tally.collect(snapshot.counters()).is_empty());
+        assert_eq!(collect(&mut tally, snapshot.counters()), [((0, ONE), 2), ((0, TWO), 4)]);
+        assert_eq!(kept(&tally), 1, "the first turn is let go");
+        assert!(collect(&mut tally, snapshot.counters()).is_empty());
         // What is marked stale is counted elsewhere.
-        snapshot.set(0, answer(&mut tally, &[ONE], true));
+        snapshot.set(0, one_turn(&mut tally, &[ONE], true));
         give(&snapshot, 5, Kind::Stale);
-        assert_eq!(tally.collect(snapshot.counters()), [((0, ONE), 5)]);
+        assert_eq!(collect(&mut tally, snapshot.counters()), [((0, ONE), 5)]);
         snapshot.set(0, NameAnswer { v4: FamilyAnswer::Empty, v6: FamilyAnswer::Empty, bypass: false });
-        assert!(tally.collect(snapshot.counters()).is_empty() && tally.turns.is_empty());
+        assert!(collect(&mut tally, snapshot.counters()).is_empty());
+    }
+
+    #[test]
+    fn what_was_given_before_a_reload_is_counted_where_the_name_stands_now() {
+        let settings =
+            |name: &str| NameSettings { name: name.parse().unwrap(), ttl: 1, other_types: OtherTypes::Forward };
+        let mut old = Snapshot::new(0, ["a.example", "b.example", "c.example"].map(settings).into(), &[]);
+        let mut tally = Tally::default();
+        for name in 0..3 {
+            old.set(name, one_turn_of(&mut tally, name as usize, &[ONE], false));
+            (0..=name).for_each(|_| old.counters().name(name).unwrap().count_reply(QueryKind::A, Kind::A));
+        }
+        // a stands behind c, and b is gone; in the next one c is gone too.
+        tally.begin_table(1, &[Some(1), None, Some(0)]);
+        tally.begin_table(2, &[None, Some(0)]);
+        let new = snapshot(2);
+        assert_eq!(collect(&mut tally, new.counters()), []);
+        drop(old);
+        assert_eq!((collect(&mut tally, new.counters()), kept(&tally)), (vec![((0, ONE), 1)], 0));
+    }
+
+    #[test]
+    fn turns_that_nobody_holds_are_let_go_before_they_are_many() {
+        let (mut tally, mut snapshot) = (Tally::default(), snapshot(0));
+        let mut given = 0;
+        for round in 0..500 {
+            snapshot.set(0, one_turn(&mut tally, &[ONE], false));
+            // Nobody asks between most changes.
+            if round % 50 == 0 {
+                give(&snapshot, 1, Kind::A);
+            }
+            given += collect(&mut tally, snapshot.counters()).iter().map(|(_, more)| more).sum::<u64>();
+            assert!(kept(&tally) <= 2, "round {round}: {} turns", kept(&tally));
+        }
+        assert_eq!(given, 10);
+    }
+
+    #[test]
+    fn each_of_several_turns_is_counted() {
+        let (mut tally, mut snapshot) = (Tally::default(), snapshot(0));
+        let turns = [ONE, TWO].map(|one| {
+            let given = tally.watch(0, &[one].into(), false);
+            Turn { addresses: vec![one], given }
+        });
+        let v4 = FamilyAnswer::Addresses { turns: turns.to_vec(), stale: false };
+        snapshot.set(0, NameAnswer { v4, v6: FamilyAnswer::Empty, bypass: false });
+        let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x01\0\x01";
+        let ask = |times| {
+            for _ in 0..times {
+                let verdict = answer::answer(&snapshot, query, Transport::Udp, Waiting::Over, &mut Vec::new());
+                assert!(matches!(verdict, Verdict::Reply { kind: Kind::A, .. }));
+                // As the loop does: its turn first, the name then.
+                give(&snapshot, 1, Kind::A);
+            }
+        };
+        assert!(collect(&mut tally, snapshot.counters()).is_empty());
+        ask(3);
+        assert_eq!(collect(&mut tally, snapshot.counters()), [((0, ONE), 2), ((0, TWO), 1)]);
+        ask(1);
+        assert_eq!(collect(&mut tally, snapshot.counters()), [((0, TWO), 1)]);
     }
 
     #[test]
     fn an_answer_of_a_table_that_was_replaced_is_counted_when_it_is_gone() {
         let (mut tally, mut old) = (Tally::default(), snapshot(0));
-        old.set(0, answer(&mut tally, &[ONE], false));
+        old.set(0, one_turn(&mut tally, &[ONE], false));
         give(&old, 3, Kind::A);
-        assert_eq!(tally.collect(old.counters()), [((0, ONE), 3)]);
-        tally.begin_table(1);
+        assert_eq!(collect(&mut tally, old.counters()), [((0, ONE), 3)]);
+        tally.begin_table(1, &[Some(0)]);
         let mut new = snapshot(1);
-        new.set(0, answer(&mut tally, &[TWO], false));
+        new.set(0, one_turn(&mut tally, &[TWO], false));
         // The loop has not taken the new one yet.
         give(&old, 2, Kind::A);
-        assert!(tally.collect(new.counters()).is_empty());
+        assert!(collect(&mut tally, new.counters()).is_empty());
         drop(old);
         give(&new, 1, Kind::A);
-        assert_eq!(tally.collect(new.counters()), [((0, ONE), 2), ((0, TWO), 1)]);
-        assert_eq!(tally.turns.len(), 1);
+        assert_eq!(collect(&mut tally, new.counters()), [((0, ONE), 2), ((0, TWO), 1)]);
+        assert_eq!(kept(&tally), 1);
     }
 }

@@ -144,6 +144,31 @@ fn every_query_is_counted_once() {
 }
 
 #[test]
+fn what_was_given_just_before_a_reload_is_counted_for_its_name() {
+    // Both answer with the same address, and change places.
+    let names = |order: [&str; 2], more: &str| {
+        let name = |name| format!("[names.\"{name}\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.7\"]\n");
+        format!("{}{more}", order.map(name).join(""))
+    };
+    let mut har = har().names(&names(["one.example", "ten.example"], "")).start();
+    let given = "SELECT group_concat(n, ' ') FROM (SELECT sum(times_chosen) AS n FROM address \
+                 WHERE name IN ('one.example', 'ten.example') GROUP BY name ORDER BY name)";
+    for (round, order) in (1..).zip([["ten.example", "one.example"], ["one.example", "ten.example"]]) {
+        for (name, times) in [("one.example", 1), ("ten.example", 10)] {
+            (0..times).for_each(|_| assert!(!har.udp(&encode(&question(name, RecordType::A))).is_empty()));
+        }
+        let new = format!("new{round}.example");
+        let more = format!("[names.\"{new}\"]\ncheck = \"none\"\ncandidates = [\"192.0.2.9\"]\n");
+        har.rewrite_names(&names(order, &more));
+        har.signal(Signal::SIGHUP);
+        har.until_a(&new, "192.0.2.9");
+        in_time(&har, "what was given", || har.sql(given)[0][0] == format!("{round} {round}0"));
+    }
+    assert!(har.stop().success());
+    assert_eq!(har.sql(given), [["2 20"]]);
+}
+
+#[test]
 fn checks_are_counted_by_outcome() {
     let backends = Backend::group(&[("127.0.0.2", 0), ("127.0.0.3", 0)]);
     backends[1].set(crate::harness::Mode::Answer(500, Duration::ZERO));

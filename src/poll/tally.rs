@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::dns::lines::{Family, Given, NameTable};
 use crate::health::few::Few;
+use crate::os::{self, memory};
 
 /// A configured name's index and one of its addresses.
 pub type Key = (usize, IpAddr);
@@ -22,6 +23,9 @@ pub struct Tally {
     /// Of tables that were replaced: name and turn.
     old: Vec<(usize, Watched)>,
 }
+
+/// How many names later what is fetched is there.
+const AHEAD: usize = 16;
 
 struct Watched {
     addresses: Arc<[IpAddr]>,
@@ -84,6 +88,14 @@ impl Tally {
         given
     }
 
+    /// Has the processor fetch what will be read of a name: of many, hardly any is near.
+    fn foresee(&self, name: Option<usize>) {
+        for turn in name.and_then(|name| self.turns.get(name)).into_iter().flat_map(|turns| turns.iter()) {
+            memory::fetch(turn.addresses.as_ptr().cast());
+            memory::fetch(Arc::as_ptr(&turn.given).cast());
+        }
+    }
+
     /// What was given since the last call, in the order of names and addresses; turns that nobody holds any more are let go.
     ///
     /// `moved`: the names of which anything was counted since then, as read before this call. Each turn has places of its
@@ -94,7 +106,9 @@ impl Tally {
         if self.old.is_empty() {
             self.old = Vec::new();
         }
-        for &name in moved {
+        for (row, &name) in moved.iter().enumerate() {
+            os::breathe(row);
+            self.foresee(moved.get(row + AHEAD).copied());
             let Some(turns) = self.turns.get_mut(name) else { continue };
             turns.retain(|turn| {
                 let now = (table.generation == self.generation)

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -226,6 +227,41 @@ impl Batch {
     }
 }
 
+/// Values of which the last one of a key counts.
+///
+/// Mostly one batch has all that waits, and there may be ten thousand: they are taken over as they came.
+#[derive(Debug)]
+pub(super) struct Latest<K, V>(Vec<(K, V)>);
+
+impl<K: Ord + Hash, V> Latest<K, V> {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what came later.
+    pub fn add(&mut self, more: Vec<(K, V)>) {
+        if self.0.is_empty() {
+            self.0 = more;
+        } else if !more.is_empty() {
+            let all: HashMap<K, V> = std::mem::take(&mut self.0).into_iter().chain(more).collect();
+            self.0 = all.into_iter().collect();
+        }
+    }
+
+    /// In the order of the keys, which is theirs in the file; of several with one key the last comes last.
+    pub fn in_order(&self) -> Vec<&(K, V)> {
+        let mut all: Vec<&(K, V)> = self.0.iter().collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
+    }
+}
+
+impl<K, V> Default for Latest<K, V> {
+    fn default() -> Latest<K, V> {
+        Latest(Vec::new())
+    }
+}
+
 /// What waits to be written, one row a key. Of what there may be much each table is one allocation, that leaves no holes
 /// in the memory when it is written.
 #[derive(Debug, Default)]
@@ -238,8 +274,8 @@ pub(super) struct Pending {
     /// `None` = gone.
     pub endpoints: HashMap<EndpointKey, Option<EndpointRecord>>,
     pub answers: HashMap<(Arc<str>, Family), AnswerRecord>,
-    pub name_counters: HashMap<Arc<str>, NameCounters>,
-    pub times_chosen: HashMap<EndpointKey, u64>,
+    pub name_counters: Latest<Arc<str>, NameCounters>,
+    pub times_chosen: Latest<EndpointKey, u64>,
     pub upstreams: BTreeMap<(SocketAddr, String), UpstreamRow>,
     pub counters: BTreeMap<String, u64>,
     pub results: VecDeque<ResultRow>,
@@ -286,8 +322,8 @@ impl Pending {
         self.endpoints.extend(batch.removed.into_iter().map(|key| (key, None)));
         self.endpoints.extend(batch.endpoints.into_iter().map(|record| (EndpointKey::of(&record), Some(record))));
         self.answers.extend(batch.answers.into_iter().map(|row| ((Arc::clone(&row.name), row.family), row)));
-        self.name_counters.extend(batch.name_counters);
-        self.times_chosen.extend(batch.times_chosen);
+        self.name_counters.add(batch.name_counters);
+        self.times_chosen.add(batch.times_chosen);
         self.upstreams.extend(batch.upstreams.into_iter().map(|row| ((row.address, row.route.clone()), row)));
         self.counters.extend(batch.counters);
         self.results.extend(batch.results);
@@ -304,8 +340,8 @@ impl Pending {
             older.candidates.extend(std::mem::take(&mut self.candidates));
             older.endpoints.extend(std::mem::take(&mut self.endpoints));
             older.answers.extend(std::mem::take(&mut self.answers));
-            older.name_counters.extend(std::mem::take(&mut self.name_counters));
-            older.times_chosen.extend(std::mem::take(&mut self.times_chosen));
+            older.name_counters.add(std::mem::take(&mut self.name_counters.0));
+            older.times_chosen.add(std::mem::take(&mut self.times_chosen.0));
             older.upstreams.append(&mut self.upstreams);
             older.counters.append(&mut self.counters);
             older.results.append(&mut self.results);
@@ -318,8 +354,8 @@ impl Pending {
             older.results.append(&mut self.results);
             older.events.append(&mut self.events);
             older.counters.append(&mut self.counters);
-            older.name_counters.extend(std::mem::take(&mut self.name_counters));
-            older.times_chosen.extend(std::mem::take(&mut self.times_chosen));
+            older.name_counters.add(std::mem::take(&mut self.name_counters.0));
+            older.times_chosen.add(std::mem::take(&mut self.times_chosen.0));
             self.results = older.results;
             self.events = older.events;
             self.counters = older.counters;
@@ -347,5 +383,27 @@ impl Pending {
         self.events.drain(..events);
         self.dropped[0] += results as u64;
         self.dropped[1] += events as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_of_a_key_counts_and_nothing_grows() {
+        let mut latest = Latest::default();
+        latest.add(vec![("b", 1), ("a", 1)]);
+        assert_eq!(latest.in_order(), [&("a", 1), &("b", 1)]);
+        for value in 2..50 {
+            latest.add(vec![("a", value), ("c", value)]);
+            assert_eq!(latest.in_order(), [&("a", value), &("b", 1), &("c", value)]);
+        }
+        latest.add(Vec::new());
+        assert!(!latest.is_empty() && latest.0.len() == 3);
+        // One batch may say a thing twice.
+        let mut latest = Latest::default();
+        latest.add(vec![("a", 2), ("b", 1), ("a", 3)]);
+        assert_eq!(latest.in_order(), [&("a", 2), &("a", 3), &("b", 1)]);
     }
 }

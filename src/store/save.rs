@@ -3,6 +3,7 @@
 //! Nothing here remembers anything that a rolled-back transaction could make wrong: the writer forgets
 //! [`Targets`] when a transaction fails.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -311,7 +312,7 @@ fn names(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Sa
         "UPDATE name SET queries_a = ?2, queries_aaaa = ?3, queries_other = ?4, answers_ranked = ?5,
              answers_stale = ?6, answers_empty = ?7, answers_servfail = ?8, answers_forwarded = ?9 WHERE name = ?1",
     )?;
-    for (row, (name, counted)) in in_order(&pending.name_counters).into_iter().enumerate() {
+    for (row, (name, counted)) in pending.name_counters.in_order().into_iter().enumerate() {
         os::breathe(row);
         let counted = base.name(name, counted);
         let [a, aaaa, other] = counted.queries.map(|count| count as i64);
@@ -432,14 +433,7 @@ fn answer(connection: &Connection, row: &AnswerRecord) -> rusqlite::Result<()> {
 }
 
 fn counters(connection: &Connection, pending: &Pending, base: &Base, saved: &Saved) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT OR REPLACE INTO given SELECT id, ?4 FROM endpoint WHERE name = ?1 AND host = ?2 AND address = ?3",
-    )?;
-    for (row, (key, times)) in in_order(&pending.times_chosen).into_iter().enumerate() {
-        os::breathe(row);
-        let times = base.times_chosen(key, *times);
-        statement.execute(params![key.name, key.host.to_string(), key.address.to_string(), times as i64])?;
-    }
+    given(connection, pending, base)?;
     let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO counter (key, value) VALUES (?1, ?2)")?;
     for (key, value) in &pending.counters {
         statement.execute(params![key, base.counter(key, *value) as i64])?;
@@ -454,6 +448,31 @@ fn counters(connection: &Connection, pending: &Pending, base: &Base, saved: &Sav
     )?;
     for (key, count) in dropped.into_iter().filter(|&(_, count)| count > 0) {
         statement.execute(params![key, count as i64])?;
+    }
+    Ok(())
+}
+
+/// How often addresses were given. Two statements of one row each: one that does both, or that replaces, keeps a copy of
+/// the page that it changes, for each of what may be ten thousand rows.
+fn given(connection: &Connection, pending: &Pending, base: &Base) -> rusqlite::Result<()> {
+    let mut find =
+        connection.prepare_cached("SELECT id FROM endpoint WHERE name = ?1 AND host = ?2 AND address = ?3")?;
+    let mut put = connection.prepare_cached(
+        "INSERT INTO given (endpoint_id, times_chosen) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET times_chosen = excluded.times_chosen",
+    )?;
+    for (row, (key, times)) in pending.times_chosen.in_order().into_iter().enumerate() {
+        os::breathe(row);
+        let address = key.address.to_string();
+        let host = match &key.host {
+            Host::Address(same) if *same == key.address => Cow::Borrowed(&address),
+            other => Cow::Owned(other.to_string()),
+        };
+        let id: Option<i64> = find.query_row(params![key.name, *host, address], |row| row.get(0)).optional()?;
+        // An address whose row has yet to be written: it is said again afterwards.
+        if let Some(id) = id {
+            put.execute(params![id, base.times_chosen(key, *times) as i64])?;
+        }
     }
     Ok(())
 }

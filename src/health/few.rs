@@ -40,12 +40,15 @@ impl<T> Few<T> {
 
     /// Adds an element behind the others.
     pub fn push(&mut self, element: T) {
-        if let Few::Several(all) = self {
-            return all.push(element);
+        match self {
+            Few::None => *self = Few::One(element),
+            Few::One(_) => {
+                let mut all = self.take().into_vec();
+                all.push(element);
+                *self = all.into();
+            }
+            Few::Several(all) => all.push(element),
         }
-        let mut all = self.take().into_vec();
-        all.push(element);
-        *self = all.into();
     }
 
     /// Keeps the elements that pass.

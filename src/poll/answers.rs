@@ -10,6 +10,7 @@ impl Poller {
     /// Every name's answer; all decisions are new after `configure`.
     pub(super) fn all_answers(&mut self, now: Time) -> Vec<NameAnswer> {
         let mut answers = vec![not_known(); self.config.names.len()];
+        self.tally.make_room(answers.len());
         while let Some(decision) = self.roster.next_decision(now) {
             let answer = self.name_answer(&decision);
             if let Some(place) = answers.get_mut(decision.name) {

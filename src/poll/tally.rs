@@ -75,6 +75,11 @@ impl Tally {
         }
     }
 
+    /// Answers of so many names are to come.
+    pub fn make_room(&mut self, names: usize) {
+        self.turns.reserve_exact(names.saturating_sub(self.turns.len()));
+    }
+
     /// For a new answer of `name`, marked stale or not.
     pub fn watch(&mut self, name: usize, addresses: &Arc<[IpAddr]>, stale: bool) -> Arc<Given> {
         if self.turns.len() <= name {

@@ -6,7 +6,7 @@
 //!
 //! One thread owns a [`NameTable`]: it answers from it and counts. Every other thread may read the counters while it
 //! does: atomics that are plain numbers to the processor, never locked. How often a single answer was given needs no
-//! counter of its own: [`Given`] notes where its name's counter stood when it began and when it ended.
+//! counter of its own: [`Given`](super::given::Given) notes where its name's counter stood when it began and when it ended.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
@@ -289,7 +289,7 @@ impl NameTable {
         Some(NameCounters { line, group, place: at % NEIGHBOURS })
     }
 
-    /// How often addresses of a family were given for a name, those marked stale apart: what [`Given::count`] goes by.
+    /// How often addresses of a family were given for a name, those marked stale apart: what [`Given::count`](super::given::Given::count) goes by.
     pub fn addresses_given(&self, name: u32, family: Family, stale: bool) -> u64 {
         self.name(name).map_or(0, |name| name.addresses_given(family, stale))
     }
@@ -436,66 +436,6 @@ impl NameCounters<'_> {
     }
 }
 
-/// How often one answer was given. Whoever composed it keeps it to read it; the owner of the table writes it.
-///
-/// The only answer of a family is given as often as its name's counter moves while it stands, so that only two values of
-/// that are noted. One of several turns counts itself.
-#[derive(Debug)]
-pub struct Given {
-    /// [`Given::NOT_YET`], or where the counter stood.
-    begin: AtomicU64,
-    /// [`Given::GOES_ON`], or where the counter stood.
-    end: AtomicU64,
-}
-
-impl Default for Given {
-    fn default() -> Given {
-        Given { begin: Given::NOT_YET.into(), end: Given::GOES_ON.into() }
-    }
-}
-
-impl Given {
-    const NOT_YET: u64 = u64::MAX;
-    const GOES_ON: u64 = u64::MAX;
-
-    /// How often so far. `now` is what [`NameTable::addresses_given`] says of its name, family and staleness, read before
-    /// this is called; `None` when the table is no longer the one it was made for. `None` comes back when that cannot be
-    /// told: it has not ended, and where its counter stands is not known.
-    pub fn count(&self, now: Option<u64>) -> Option<u64> {
-        let begin = self.begin.load(Ordering::Acquire);
-        if begin == Given::NOT_YET {
-            return Some(0);
-        }
-        let end = match self.end.load(Ordering::Acquire) {
-            // What the counter moved after the end would have come with the end: there is none in `now`.
-            Given::GOES_ON => now?,
-            end => end,
-        };
-        Some(end.saturating_sub(begin))
-    }
-
-    /// It is the only answer of its family from now on; the counter stands there.
-    pub(super) fn begin(&self, counter: u64) {
-        self.begin.store(counter, Ordering::Release);
-    }
-
-    /// It is given no more.
-    pub(super) fn end(&self, counter: u64) {
-        self.end.store(counter, Ordering::Release);
-    }
-
-    /// It is one of several turns, and counts itself.
-    pub(super) fn begin_turn(&self) {
-        self.end.store(0, Ordering::Release);
-        self.begin.store(0, Ordering::Release);
-    }
-
-    /// Its turn was given.
-    pub(super) fn add_turn(&self) {
-        self.end.store(self.end.load(Ordering::Relaxed) + 1, Ordering::Release);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -505,7 +445,6 @@ mod tests {
         assert_eq!((size_of::<Line>(), align_of::<Line>()), (64, 64));
         // Ten thousand times.
         assert!(size_of::<Rest>() <= 128, "{}", size_of::<Rest>());
-        assert!(size_of::<Given>() <= 16, "{}", size_of::<Given>());
     }
 
     #[test]
@@ -530,6 +469,35 @@ mod tests {
         line.set_address("192.0.2.1".parse().unwrap());
         line.set_address("2001:db8:1:2:3:4:5:6".parse().unwrap());
         assert_eq!((line.v4().to_string(), line.v6().to_string()), ("192.0.2.1".into(), "2001:db8:1:2:3:4:5:6".into()));
+    }
+
+    #[test]
+    fn whatever_is_counted_marks_the_neighbourhood() {
+        let table = NameTable::new(0, 2 * NEIGHBOURS + 3);
+        let moved = |all| table.take_moved(all).collect::<Vec<_>>();
+        let counts: [fn(NameCounters<'_>); 9] = [
+            |name| name.count_reply(QueryKind::A, Kind::A),
+            |name| name.count_reply(QueryKind::Aaaa, Kind::Empty),
+            |name| name.count_reply(QueryKind::A, Kind::Stale),
+            |name| name.count_reply(QueryKind::Other, Kind::Empty),
+            |name| name.count_reply(QueryKind::A, Kind::AllDown),
+            |name| name.count_forwarded(QueryKind::A),
+            |name| name.count_relayed(),
+            |name| name.count_unreached(),
+            |name| name.count_unanswered(QueryKind::A),
+        ];
+        for count in counts {
+            count(table.name(NEIGHBOURS as u32).unwrap());
+            assert_eq!(moved(false), (NEIGHBOURS..2 * NEIGHBOURS).collect::<Vec<_>>());
+            assert!(moved(false).is_empty(), "told once");
+        }
+        table.name(2 * NEIGHBOURS as u32).unwrap().count_relayed();
+        assert_eq!(moved(false), [2 * NEIGHBOURS, 2 * NEIGHBOURS + 1, 2 * NEIGHBOURS + 2], "no more than there are");
+        table.name(0).unwrap().count_relayed();
+        assert_eq!(moved(true), (0..2 * NEIGHBOURS + 3).collect::<Vec<_>>());
+        assert!(moved(false).is_empty(), "all of them are some");
+        table.name(0).unwrap().count_reply(QueryKind::A, Kind::Refused);
+        assert!(moved(false).is_empty(), "nothing was counted");
     }
 
     #[test]
@@ -587,21 +555,5 @@ mod tests {
         name.set_idle();
         assert_eq!([6, 7].map(|now| name.note_asked(now)), [true, false]);
         assert_eq!(name.asked_ms(), 7);
-    }
-
-    #[test]
-    fn an_answer_was_given_as_often_as_the_counter_moved_while_it_stood() {
-        let given = Given::default();
-        assert_eq!([given.count(None), given.count(Some(9))], [Some(0); 2], "not yet");
-        given.begin(10);
-        assert_eq!([None, Some(9), Some(10), Some(13)].map(|now| given.count(now)), [None, Some(0), Some(0), Some(3)]);
-        given.end(14);
-        assert_eq!([None, Some(13), Some(20)].map(|now| given.count(now)), [Some(4); 3]);
-        let turn = Given::default();
-        turn.begin_turn();
-        assert_eq!(turn.count(None), Some(0));
-        turn.add_turn();
-        turn.add_turn();
-        assert_eq!(turn.count(Some(50)), Some(2));
     }
 }

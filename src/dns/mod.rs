@@ -9,6 +9,7 @@
 //! [`stream`] is one DNS-over-TCP connection.
 
 pub mod answer;
+pub mod given;
 pub mod inflight;
 pub mod lines;
 pub mod name;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::HostName;
-pub use super::lines::Given;
+use super::given::Given;
 use super::lines::{Family, Line, NameTable, Standing, State};
 use super::table::{Folded, Suffixes, Table};
 use super::wire::{CLASS_IN, rtype};

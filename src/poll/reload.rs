@@ -88,7 +88,7 @@ impl Poller {
         self.roster.tick(now);
         self.tables += 1;
         let places: Vec<Option<usize>> = before.iter().map(|name| self.roster.place_of(name)).collect();
-        self.tally.begin_table(self.tables, &places);
+        self.tally.begin_table(&places);
         let answers = self.all_answers(now);
         let (servers, looping) = (self.crew.servers().to_vec(), self.loops.found().to_vec());
         (self.link.publish)(Publication::Table { config: Arc::clone(&self.config), answers, servers, looping });

@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::dns::lines::{Family, Given, NameTable};
+use crate::dns::given::Given;
+use crate::dns::lines::{Family, NameTable};
 use crate::health::few::Few;
 use crate::os::{self, memory};
 
@@ -19,7 +20,6 @@ pub type Key = (usize, IpAddr);
 pub struct Tally {
     /// By name, of the table that answers are made for now.
     turns: Vec<Few<Watched>>,
-    generation: u64,
     /// Of tables that were replaced: name and turn.
     old: Vec<(usize, Watched)>,
 }
@@ -63,8 +63,7 @@ impl Watched {
 impl Tally {
     /// From now on answers are made for another table. `places`: by a name's index in the one before, that in this one, if
     /// it still has the name. What is given of one that it has not is not counted any more.
-    pub fn begin_table(&mut self, generation: u64, places: &[Option<usize>]) {
-        self.generation = generation;
+    pub fn begin_table(&mut self, places: &[Option<usize>]) {
         let place = |name: usize| places.get(name).copied().flatten();
         let old = std::mem::take(&mut self.old);
         self.old.extend(old.into_iter().filter_map(|(name, turn)| Some((place(name)?, turn))));
@@ -103,8 +102,9 @@ impl Tally {
 
     /// What was given since the last call, in the order of names and addresses; turns that nobody holds any more are let go.
     ///
-    /// `moved`: the names of which anything was counted since then, as read before this call. Each turn has places of its
-    /// own in memory; those of the others, which may be ten thousand, are not read.
+    /// `table`: the one that answers are made for; `moved`: the names in it of which anything was counted since then, as
+    /// read before this call. Each turn has places of its own in memory; those of the others, which may be ten thousand,
+    /// are not read.
     pub fn collect(&mut self, table: &NameTable, moved: &[usize]) -> Vec<(Key, u64)> {
         let mut counts: Vec<(Key, u64)> = Vec::new();
         self.old.retain_mut(|(name, turn)| turn.take(*name, None, &mut counts));
@@ -116,9 +116,8 @@ impl Tally {
             self.foresee(moved.get(row + AHEAD).copied());
             let Some(turns) = self.turns.get_mut(name) else { continue };
             turns.retain(|turn| {
-                let now = (table.generation == self.generation)
-                    .then(|| table.addresses_given(name as u32, turn.family(), turn.stale));
-                turn.take(name, now, &mut counts)
+                let now = table.addresses_given(name as u32, turn.family(), turn.stale);
+                turn.take(name, Some(now), &mut counts)
             });
         }
         // In order, since what is looked up for each lies in that order, too.
@@ -202,8 +201,8 @@ mod tests {
             (0..=name).for_each(|_| old.counters().name(name).unwrap().count_reply(QueryKind::A, Kind::A));
         }
         // a stands behind c, and b is gone; in the next one c is gone too.
-        tally.begin_table(1, &[Some(1), None, Some(0)]);
-        tally.begin_table(2, &[None, Some(0)]);
+        tally.begin_table(&[Some(1), None, Some(0)]);
+        tally.begin_table(&[None, Some(0)]);
         let new = snapshot(2);
         assert_eq!(collect(&mut tally, new.counters()), []);
         drop(old);
@@ -257,7 +256,7 @@ mod tests {
         old.set(0, one_turn(&mut tally, &[ONE], false));
         give(&old, 3, Kind::A);
         assert_eq!(collect(&mut tally, old.counters()), [((0, ONE), 3)]);
-        tally.begin_table(1, &[Some(0)]);
+        tally.begin_table(&[Some(0)]);
         let mut new = snapshot(1);
         new.set(0, one_turn(&mut tally, &[TWO], false));
         // The loop has not taken the new one yet.

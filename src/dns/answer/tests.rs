@@ -6,7 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::HostName;
-use super::super::snapshot::{FamilyAnswer, Given, NameAnswer, NameSettings, Turn};
+use super::super::given::Given;
+use super::super::snapshot::{FamilyAnswer, NameAnswer, NameSettings, Turn};
 use super::super::wire::tests::{Ask, ask, check_echo, corpus, describe, hostile, opt};
 use super::*;
 

@@ -19,6 +19,7 @@ mod load;
 mod migrate;
 mod open;
 mod overrides;
+mod prune;
 mod reader;
 mod repair;
 mod save;

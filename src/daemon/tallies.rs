@@ -38,8 +38,8 @@ pub struct Tallies {
     upstreams_before: HashMap<(SocketAddr, String), [u64; 4]>,
     /// The counters of each upstream in each list, also of those that are no longer there, and what was handed over last.
     upstreams: HashMap<(SocketAddr, String), Server>,
-    /// Totals as handed over last.
-    totals_handed: HashMap<String, u64>,
+    /// What was counted of the totals when they were handed over last, in their order.
+    totals_handed: Vec<u64>,
     /// Answers of upstreams beyond loopback when last looked at.
     heard: u64,
 }
@@ -81,7 +81,7 @@ impl Tallies {
                 .map(|row| ((row.address, row.route.clone()), [row.queries, row.answers, row.timeouts, row.servfail]))
                 .collect(),
             upstreams: HashMap::new(),
-            totals_handed: HashMap::new(),
+            totals_handed: Vec::new(),
             heard: 0,
         }
     }
@@ -129,15 +129,21 @@ impl Tallies {
         self.totals.be_told();
         self.settle();
         let moved = if extent == Extent::Names { self.collect_names(batch) } else { Vec::new() };
-        let everything = batch.complete;
-        for (word, count) in totals(&self.totals) {
-            let count = count + self.totals_before.get(&word).copied().unwrap_or_default();
-            if everything || self.totals_handed.get(&word) != Some(&count) {
-                self.totals_handed.insert(word.clone(), count);
-                batch.counters.push((word, count));
-            }
-        }
+        self.collect_totals(batch);
         (self.collect_upstreams(upstreams, batch), moved)
+    }
+
+    fn collect_totals(&mut self, batch: &mut Batch) {
+        for (place, (prefix, word, count)) in totals(&self.totals).enumerate() {
+            match self.totals_handed.get_mut(place) {
+                Some(handed) if *handed == count && !batch.complete => continue,
+                Some(handed) => *handed = count,
+                None => self.totals_handed.push(count),
+            }
+            let word = format!("{prefix}{word}");
+            let before = self.totals_before.get(&word).copied().unwrap_or_default();
+            batch.counters.push((word, before + count));
+        }
     }
 
     /// Adds the counters of names; those that moved, by index.
@@ -339,9 +345,9 @@ fn add(sums: &mut [u64], more: &[u64]) {
     }
 }
 
-/// Everything counted for the whole server, with the words of the state file.
-fn totals(totals: &Totals) -> Vec<(String, u64)> {
-    let mut all: Vec<(String, u64)> = [
+/// Everything counted for the whole server by this process, with the words of the state file in two parts.
+fn totals(totals: &Totals) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+    let counts = [
         ("received_udp", &totals.udp_received),
         ("received_tcp", &totals.tcp_received),
         ("dropped_short", &totals.dropped_short),
@@ -356,22 +362,20 @@ fn totals(totals: &Totals) -> Vec<(String, u64)> {
         ("tcp_evicted", &totals.tcp_evicted),
         ("tcp_accept_errors", &totals.tcp_accept_errors),
         ("tcp_expired", &totals.tcp_expired),
-    ]
-    .into_iter()
-    .map(|(word, count)| (word.to_owned(), count.get()))
-    .collect();
-    all.extend(Kind::ALL.map(|kind| (format!("reply_{}", kind.as_str()), totals.answers(kind))));
+    ];
+    let replies = Kind::ALL.map(|kind| ("reply_", kind.as_str(), totals.answers(kind)));
     let books = totals.books();
-    all.extend([
-        ("forward_joined".to_owned(), books.joined),
-        ("forward_answered".to_owned(), books.answered),
-        ("forward_expired".to_owned(), books.expired),
-        ("forward_shed".to_owned(), books.shed),
-        ("forward_failed".to_owned(), books.failed),
-        ("forward_sent".to_owned(), books.sent),
-        ("forward_ignored".to_owned(), books.ignored),
-    ]);
-    all
+    let forwards = [
+        ("forward_joined", books.joined),
+        ("forward_answered", books.answered),
+        ("forward_expired", books.expired),
+        ("forward_shed", books.shed),
+        ("forward_failed", books.failed),
+        ("forward_sent", books.sent),
+        ("forward_ignored", books.ignored),
+    ];
+    let counts = counts.map(|(word, count)| ("", word, count.get()));
+    counts.into_iter().chain(replies).chain(forwards.map(|(word, count)| ("", word, count)))
 }
 
 #[cfg(test)]

@@ -12,13 +12,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::health::wall::WallClock;
-use crate::health::{AnswerRecord, CheckResult, EndpointRecord, Event, Family, Host, Time};
+use crate::health::{AnswerRecord, CheckResult, EndpointRecord, Event, Family, Host, Outcome, State, Time};
 
 /// Results that wait for the disk at most: about 5 MB, some minutes of 100 addresses checked every second.
 pub const PENDING_RESULTS: usize = 20_000;
 
 /// Events that wait for the disk at most: as many as the table holds.
 pub const PENDING_EVENTS: usize = super::EVENT_ROWS as usize;
+
+/// Results and addresses that wait at leisure at most, though they are no news: those of a host with few checks.
+const CROWD: usize = 64;
 
 /// The row of the daemon itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,6 +207,27 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.results.is_empty() && self.endpoints.is_empty() && self.is_routine()
+    }
+
+    /// Whether all it has to say is that checks found what they had found before: nobody waits to read that.
+    pub fn is_routine(&self) -> bool {
+        !self.complete
+            && self.daemon.is_none()
+            && self.names.is_empty()
+            && self.candidates.is_empty()
+            && self.endpoints.iter().all(stays_as_it_was)
+            && self.removed.is_empty()
+            && self.answers.is_empty()
+            && self.name_counters.is_empty()
+            && self.times_chosen.is_empty()
+            && self.upstreams.is_empty()
+            && self.counters.is_empty()
+            && self.events.is_empty()
+    }
+
     /// The same by the wall clock.
     pub fn by(mut self, wall: WallClock) -> Batch {
         if wall == WallClock::default() {
@@ -225,6 +249,16 @@ impl Batch {
         self.events.iter_mut().for_each(|event| set(&mut event.at));
         self
     }
+}
+
+/// Whether the last result of an address bears out the state that it was in before.
+fn stays_as_it_was(record: &EndpointRecord) -> bool {
+    let borne_out = match record.state {
+        State::Up => record.last_outcome == Some(Outcome::Ok),
+        State::Down => record.last_outcome != Some(Outcome::Ok),
+        State::Unknown => false,
+    };
+    borne_out && record.last_check.is_some_and(|at| at > record.since)
 }
 
 /// Values of which the last one of a key counts.
@@ -282,6 +316,8 @@ pub(super) struct Pending {
     pub events: VecDeque<Event>,
     /// Results and events that were given up for the bounds.
     pub dropped: [u64; 2],
+    /// Something of it is more than routine.
+    pub is_news: bool,
 }
 
 impl Pending {
@@ -306,8 +342,14 @@ impl Pending {
         self.endpoints.len() + self.answers.len()
     }
 
+    /// Whether it is to be written at the next tick: there is news, or much of anything.
+    pub fn is_pressing(&self) -> bool {
+        self.is_news || self.results.len() >= CROWD || self.rows() >= CROWD
+    }
+
     /// Adds what came later; rows with the same key replace the ones that wait.
     pub fn add(&mut self, batch: Batch) {
+        self.is_news |= !batch.is_routine();
         if batch.complete {
             self.start_over();
         }
@@ -333,6 +375,8 @@ impl Pending {
 
     /// Puts back what could not be written, under what came meanwhile.
     pub fn put_back(&mut self, mut older: Pending) {
+        older.is_news |= self.is_news;
+        self.is_news = older.is_news;
         if !self.complete {
             older.complete |= self.complete;
             older.daemon = self.daemon.take().or(older.daemon);

@@ -1,4 +1,4 @@
-//! One transaction for what waits: each changed row once, and a little pruning.
+//! One transaction for what waits: each changed row once.
 //!
 //! Nothing here remembers anything that a rolled-back transaction could make wrong: the writer forgets
 //! [`Targets`] when a transaction fails.
@@ -7,18 +7,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Statement, ToSql, params};
 
 use super::base::Base;
 use super::batch::{DaemonRow, EndpointKey, Pending, ResultRow};
 use super::repair::Trouble;
 use super::time::to_text;
-use super::{EVENT_ROWS, RESULT_ROWS, SLOT_S, SUMMARY_DAYS};
 use crate::health::{AnswerRecord, EndpointRecord, Event, Family, Host, Outcome, Time};
 use crate::os;
-
-/// Old rows that one transaction deletes at least, when there are any: a few milliseconds of work.
-const PRUNE_STEP: i64 = 500;
 
 /// Targets whose ids are remembered at most; beyond, they are looked up again.
 const TARGETS_MAX: usize = 100_000;
@@ -107,6 +103,9 @@ fn in_order<K: Ord, V>(rows: &HashMap<K, V>) -> Vec<(&K, &V)> {
 
 /// Writes everything in `pending` within the transaction that is open. Counters are those of this process and
 /// `base` together.
+///
+/// The first batch prepares all statements, needed or not: what reads SQL is a large part of the program, and leaves the
+/// memory with what else only the start needed.
 pub(super) fn save(
     connection: &Connection,
     pending: &Pending,
@@ -121,107 +120,21 @@ pub(super) fn save(
     if let Some(row) = &pending.daemon {
         saved.pass("daemon", daemon(connection, row))?;
     }
-    names(connection, pending, base, &mut saved)?;
+    names(connection, pending, &mut saved)?;
+    name_counters(connection, pending, base)?;
     candidates(connection, pending, &mut saved)?;
-    for (row, (key, record)) in in_order(&pending.endpoints).into_iter().enumerate() {
-        os::breathe(row);
-        match record {
-            Some(record) => drop(saved.pass("address", endpoint(connection, record, base))?),
-            None => remove(connection, key)?,
-        }
-    }
+    endpoints(connection, pending, base, &mut saved)?;
     for (_, row) in in_order(&pending.answers) {
         saved.pass("answer", answer(connection, row))?;
     }
     upstreams(connection, pending, base, &mut saved)?;
-    for row in &pending.results {
-        let Some(id) = saved.pass("check_target", targets.id(connection, row))? else { continue };
-        let total_us = micros(Some(row.result.total)).unwrap_or(0);
-        saved.fresh.push((id, row.at, row.result.outcome, total_us));
-        if keep_results {
-            saved.pass("check_result", result(connection, id, total_us, row))?;
-        }
-    }
+    results(connection, pending, targets, keep_results, &mut saved)?;
     for event in &pending.events {
         saved.pass("event", self::event(connection, event))?;
     }
+    given(connection, pending, base)?;
     counters(connection, pending, base, &saved)?;
     Ok(saved)
-}
-
-/// Deletes what is too old or too much, a bounded step at a time. `inserted` results came in this
-/// transaction, so that pruning keeps up with any rate.
-pub(super) fn prune(connection: &Connection, now: Time, history_ms: u64, inserted: usize) -> rusqlite::Result<()> {
-    let step = PRUNE_STEP.max(2 * inserted as i64);
-    prune_results(connection, now, history_ms, step)?;
-    let oldest = super::summary::slot_of(now) - SUMMARY_DAYS * 86_400 / SLOT_S;
-    connection
-        .prepare_cached(
-            "DELETE FROM check_summary WHERE (slot, target_id) IN
-             (SELECT slot, target_id FROM check_summary WHERE slot < ?1 ORDER BY slot, target_id LIMIT ?2)",
-        )?
-        .execute([oldest, step])?;
-    for (table, rows) in [("check_result", RESULT_ROWS), ("event", EVENT_ROWS)] {
-        prune_to(connection, table, rows, step)?;
-    }
-    Ok(())
-}
-
-/// Deletes results that are too old.
-///
-/// They lie in the order in which they came, and times are those of the clock at that time. One that was ahead leaves
-/// rows of times to come before those that came later: they leave with the first that has a time of before now.
-fn prune_results(connection: &Connection, now: Time, history_ms: u64, step: i64) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, at_unix_ms FROM check_result WHERE id >= ?1 ORDER BY id LIMIT 1")?;
-    let mut from = |id: i64| statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional();
-    let now = i64::try_from(now.0).unwrap_or(i64::MAX);
-    let since = now.saturating_sub_unsigned(history_ms);
-    let Some((mut low, mut at)) = from(i64::MIN)? else { return Ok(()) };
-    let mut first: i64 = low;
-    if at > now {
-        let newest = "SELECT max(id) FROM check_result";
-        let mut high = connection.prepare_cached(newest)?.query_row([], |row| row.get::<_, i64>(0))?.saturating_add(1);
-        while low + 1 < high {
-            let middle = low + (high - low) / 2;
-            match from(middle)?.filter(|(_, at): &(i64, i64)| *at <= now) {
-                Some(found) => {
-                    (first, at) = found;
-                    high = middle;
-                }
-                None => low = middle,
-            }
-        }
-    }
-    if at >= since {
-        return Ok(());
-    }
-    connection
-        .prepare_cached(
-            "DELETE FROM check_result WHERE (id < ?1 OR at_unix_ms < ?2)
-             AND id IN (SELECT id FROM check_result ORDER BY id LIMIT ?3)",
-        )?
-        .execute([first, since, step])?;
-    Ok(())
-}
-
-/// Keeps the newest `rows` of a table whose ids only grow.
-pub(super) fn prune_to(connection: &Connection, table: &str, rows: i64, step: i64) -> rusqlite::Result<()> {
-    let sql = format!(
-        "DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?1
-         AND id < (SELECT min(id) FROM {table}) + ?2"
-    );
-    connection.prepare_cached(&sql)?.execute([rows, step])?;
-    Ok(())
-}
-
-/// Forgets targets that nothing refers to any more; cheap enough for once an hour.
-pub(super) fn prune_targets(connection: &Connection, now: Time, history_ms: u64) -> rusqlite::Result<()> {
-    let kept_ms = (SUMMARY_DAYS * 86_400_000) as u64;
-    let slack_ms = 2 * SLOT_S as u64 * 1000;
-    let since = Time(now.0.saturating_sub(kept_ms.max(history_ms) + slack_ms));
-    connection.execute("DELETE FROM check_target WHERE last_at < ?1", [to_text(since)])?;
-    Ok(())
 }
 
 /// Before a complete batch: what it does not name leaves. Kept rows keep their counters.
@@ -296,7 +209,7 @@ fn daemon(connection: &Connection, row: &DaemonRow) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn names(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Saved) -> rusqlite::Result<()> {
+fn names(connection: &Connection, pending: &Pending, saved: &mut Saved) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO name (name, position, mode, select_by, ttl_s, interval_ms)
          VALUES (?1, coalesce(?2, (SELECT coalesce(max(position) + 1, 0) FROM name)), ?3, ?4, ?5, ?6)
@@ -308,6 +221,10 @@ fn names(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Sa
         let values = params![row.name, position, row.mode, row.select, row.ttl_s, row.interval_ms as i64];
         saved.pass("name", statement.execute(values))?;
     }
+    Ok(())
+}
+
+fn name_counters(connection: &Connection, pending: &Pending, base: &Base) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "UPDATE name SET queries_a = ?2, queries_aaaa = ?3, queries_other = ?4, answers_ranked = ?5,
              answers_stale = ?6, answers_empty = ?7, answers_servfail = ?8, answers_forwarded = ?9 WHERE name = ?1",
@@ -345,73 +262,92 @@ fn candidates(connection: &Connection, pending: &Pending, saved: &mut Saved) -> 
 /// In the column of a reported priority: the check said that the address is not to be used.
 const NOT_TO_BE_USED: i64 = -1;
 
-fn endpoint(connection: &Connection, record: &EndpointRecord, base: &Base) -> rusqlite::Result<()> {
-    let counts = base.outcomes(record).map(|count| count as i64);
-    connection
-        .prepare_cached(
-            "INSERT INTO endpoint (name, host, address, family, checks_defined, state, since, successes, failures, window,
-                 window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome,
-                 last_error, interval_ms, stale, resolved_at, rank, chosen, standing,
-                 ok, timeout, connect_error, tls_error, response_error, other_error, local_error,
-                 drained, forced, keeps_place, over_limit, reported_priority, certificate_days)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-                 ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)
-             ON CONFLICT DO UPDATE SET checks_defined = ?5, state = ?6, since = ?7, successes = ?8, failures = ?9,
-                 window = ?10, window_len = ?11, latency_ms = ?12, deviation_ms = ?13, connect_ms = ?14,
-                 first_byte_ms = ?15, total_ms = ?16, last_check = ?17, last_outcome = ?18, last_error = ?19,
-                 interval_ms = ?20, stale = ?21, resolved_at = ?22, rank = ?23, chosen = ?24, standing = ?25, ok = ?26,
-                 timeout = ?27, connect_error = ?28, tls_error = ?29, response_error = ?30, other_error = ?31,
-                 local_error = ?32, drained = ?33, forced = ?34, keeps_place = ?35, over_limit = ?36,
-                 reported_priority = ?37, certificate_days = ?38",
-        )?
-        .execute(params![
-            record.name,
-            record.host.to_string(),
-            record.address.to_string(),
-            Family::of(record.address).record(),
-            record.definition,
-            record.state.as_str(),
-            to_text(record.since),
-            record.successes,
-            record.failures,
-            record.window,
-            record.window_len,
-            record.latency_ms,
-            record.deviation_ms,
-            record.connect_ms,
-            record.first_byte_ms,
-            record.total_ms,
-            record.last_check.map(to_text),
-            record.last_outcome.map(Outcome::as_str),
-            record.last_error.as_deref(),
-            record.interval_ms as i64,
-            record.stale,
-            record.resolved_at.map(to_text),
-            record.rank,
-            record.chosen,
-            record.words(),
-            counts[0],
-            counts[1],
-            counts[2],
-            counts[3],
-            counts[4],
-            counts[5],
-            counts[6],
-            record.drained,
-            record.forced,
-            record.keeps_place,
-            record.over_limit,
-            record.reported_priority.map(|priority| priority.map_or(NOT_TO_BE_USED, i64::from)),
-            record.certificate_days,
-        ])?;
+/// An address that has no row yet.
+const INSERT_ENDPOINT: &str =
+    "INSERT INTO endpoint (name, host, address, family, checks_defined, state, since, successes, failures, window,
+         window_len, latency_ms, deviation_ms, connect_ms, first_byte_ms, total_ms, last_check, last_outcome,
+         last_error, interval_ms, stale, resolved_at, rank, chosen, standing,
+         ok, timeout, connect_error, tls_error, response_error, other_error, local_error,
+         drained, forced, keeps_place, over_limit, reported_priority, certificate_days)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+         ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)";
+
+/// The row of an address, by the same numbers.
+const UPDATE_ENDPOINT: &str =
+    "UPDATE endpoint SET checks_defined = ?5, state = ?6, since = ?7, successes = ?8, failures = ?9,
+         window = ?10, window_len = ?11, latency_ms = ?12, deviation_ms = ?13, connect_ms = ?14,
+         first_byte_ms = ?15, total_ms = ?16, last_check = ?17, last_outcome = ?18, last_error = ?19,
+         interval_ms = ?20, stale = ?21, resolved_at = ?22, rank = ?23, chosen = ?24, standing = ?25, ok = ?26,
+         timeout = ?27, connect_error = ?28, tls_error = ?29, response_error = ?30, other_error = ?31,
+         local_error = ?32, drained = ?33, forced = ?34, keeps_place = ?35, over_limit = ?36,
+         reported_priority = ?37, certificate_days = ?38
+     WHERE name = ?1 AND host = ?2 AND address = ?3";
+
+fn endpoints(connection: &Connection, pending: &Pending, base: &Base, saved: &mut Saved) -> rusqlite::Result<()> {
+    // Two statements, since one that does both costs as much again for a row that is there, and mostly it is.
+    let mut update = connection.prepare_cached(UPDATE_ENDPOINT)?;
+    let mut insert = connection.prepare_cached(INSERT_ENDPOINT)?;
+    let mut remove =
+        connection.prepare_cached("DELETE FROM endpoint WHERE name = ?1 AND host = ?2 AND address = ?3")?;
+    for (row, (key, record)) in in_order(&pending.endpoints).into_iter().enumerate() {
+        os::breathe(row);
+        match record {
+            Some(record) => {
+                let done = with_endpoint(record, base, |values| match update.execute(values)? {
+                    0 => insert.execute(values),
+                    changed => Ok(changed),
+                });
+                saved.pass("address", done)?;
+            }
+            None => drop(remove.execute(params![key.name, key.host.to_string(), key.address.to_string()])?),
+        }
+    }
     Ok(())
 }
 
-fn remove(connection: &Connection, key: &EndpointKey) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM endpoint WHERE name = ?1 AND host = ?2 AND address = ?3")?
-        .execute(params![key.name, key.host.to_string(), key.address.to_string()])?;
-    Ok(())
+/// Does something with the values of an address, in the order of [`INSERT_ENDPOINT`].
+fn with_endpoint<T>(record: &EndpointRecord, base: &Base, run: impl FnOnce(&[&dyn ToSql]) -> T) -> T {
+    let counts = base.outcomes(record).map(|count| count as i64);
+    run(params![
+        record.name,
+        record.host.to_string(),
+        record.address.to_string(),
+        Family::of(record.address).record(),
+        record.definition,
+        record.state.as_str(),
+        to_text(record.since),
+        record.successes,
+        record.failures,
+        record.window,
+        record.window_len,
+        record.latency_ms,
+        record.deviation_ms,
+        record.connect_ms,
+        record.first_byte_ms,
+        record.total_ms,
+        record.last_check.map(to_text),
+        record.last_outcome.map(Outcome::as_str),
+        record.last_error.as_deref(),
+        record.interval_ms as i64,
+        record.stale,
+        record.resolved_at.map(to_text),
+        record.rank,
+        record.chosen,
+        record.words(),
+        counts[0],
+        counts[1],
+        counts[2],
+        counts[3],
+        counts[4],
+        counts[5],
+        counts[6],
+        record.drained,
+        record.forced,
+        record.keeps_place,
+        record.over_limit,
+        record.reported_priority.map(|priority| priority.map_or(NOT_TO_BE_USED, i64::from)),
+        record.certificate_days,
+    ])
 }
 
 fn answer(connection: &Connection, row: &AnswerRecord) -> rusqlite::Result<()> {
@@ -433,7 +369,6 @@ fn answer(connection: &Connection, row: &AnswerRecord) -> rusqlite::Result<()> {
 }
 
 fn counters(connection: &Connection, pending: &Pending, base: &Base, saved: &Saved) -> rusqlite::Result<()> {
-    given(connection, pending, base)?;
     let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO counter (key, value) VALUES (?1, ?2)")?;
     for (key, value) in &pending.counters {
         statement.execute(params![key, base.counter(key, *value) as i64])?;
@@ -500,26 +435,42 @@ fn upstreams(connection: &Connection, pending: &Pending, base: &Base, saved: &mu
     Ok(())
 }
 
-fn result(connection: &Connection, target: i64, total_us: i64, row: &ResultRow) -> rusqlite::Result<()> {
-    let code = Outcome::ALL.iter().position(|&outcome| outcome == row.result.outcome).unwrap_or(Outcome::ALL.len() - 1);
-    connection
-        .prepare_cached(
-            "INSERT INTO check_result (target_id, at_unix_ms, outcome_code, status, connect_us, first_byte_us, total_us,
-                 certificate_days, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            target,
-            row.at.0 as i64,
-            code as i64,
-            row.result.status,
-            micros(row.result.connect),
-            micros(row.result.first_byte),
-            total_us,
-            row.result.certificate_days,
-            row.result.error.as_deref()
-        ])?;
+fn results(
+    connection: &Connection,
+    pending: &Pending,
+    targets: &mut Targets,
+    keep: bool,
+    saved: &mut Saved,
+) -> rusqlite::Result<()> {
+    let mut put = connection.prepare_cached(
+        "INSERT INTO check_result (target_id, at_unix_ms, outcome_code, status, connect_us, first_byte_us, total_us,
+             certificate_days, error)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    for row in &pending.results {
+        let Some(id) = saved.pass("check_target", targets.id(connection, row))? else { continue };
+        let total_us = micros(Some(row.result.total)).unwrap_or(0);
+        saved.fresh.push((id, row.at, row.result.outcome, total_us));
+        if keep {
+            saved.pass("check_result", result(&mut put, id, total_us, row))?;
+        }
+    }
     Ok(())
+}
+
+fn result(put: &mut Statement<'_>, target: i64, total_us: i64, row: &ResultRow) -> rusqlite::Result<usize> {
+    let code = Outcome::ALL.iter().position(|&outcome| outcome == row.result.outcome).unwrap_or(Outcome::ALL.len() - 1);
+    put.execute(params![
+        target,
+        row.at.0 as i64,
+        code as i64,
+        row.result.status,
+        micros(row.result.connect),
+        micros(row.result.first_byte),
+        total_us,
+        row.result.certificate_days,
+        row.result.error.as_deref()
+    ])
 }
 
 fn event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {

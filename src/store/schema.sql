@@ -75,7 +75,8 @@ CREATE TABLE endpoint (
     address        TEXT    NOT NULL,
     family         TEXT    NOT NULL CHECK (family IN ('A', 'AAAA')),
     checks_defined TEXT    NOT NULL,         -- its checks in words, joined by '; '
-    state          TEXT    NOT NULL CHECK (state IN ('unknown', 'up', 'down')), -- the real one, whatever an override says
+    -- The real one, whatever an override says. Not `IN (...)`: of three values SQLite makes a table for each row written.
+    state          TEXT    NOT NULL CHECK (state = 'unknown' OR state = 'up' OR state = 'down'),
     since          TEXT    NOT NULL,
     successes      INTEGER NOT NULL,         -- in a row
     failures       INTEGER NOT NULL,         -- in a row

@@ -1,8 +1,9 @@
 //! The thread that owns the state file while har runs.
 //!
-//! [`Writer::send`] merges into what waits and never blocks. Once a tick, if something waits, everything is written in
+//! [`Writer::send`] merges into what waits and never blocks. Once a tick, if there is news, everything is written in
 //! one transaction, without waiting for anybody's lock: what cannot be written stays, within bounds, for the
-//! next tick. The same tick looks for rows that others wrote (`PRAGMA data_version`), for a file that
+//! next tick. Checks that found what the last ones found are no news: they wait for some, such as the heartbeat, so that a
+//! host with few checks wakes and writes rarely. The same tick looks for rows that others wrote (`PRAGMA data_version`), for a file that
 //! was deleted or replaced, and tries again what could not be opened. While nothing waits and the file is well, the
 //! thread sleeps until somebody else writes, which the [`Alarm`] announces.
 
@@ -19,6 +20,7 @@ use super::batch::{Batch, Pending};
 use super::load::Candidates;
 use super::open::{Place, Store, in_memory};
 use super::overrides;
+use super::prune;
 use super::repair::Trouble;
 use super::save::{self, Targets};
 use super::summary::Summary;
@@ -28,8 +30,9 @@ use crate::health::Override;
 /// Between two rounds: overrides written by others take effect within it.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// Between two rounds while nothing waits and nobody else writes: for what is not announced.
-const QUIET: Duration = Duration::from_secs(30);
+/// Between two rounds while there is no news and nobody else writes: for what is not announced, and for results that
+/// waited for a heartbeat in vain, which are not to be 5 s late.
+const QUIET: Duration = Duration::from_millis(4500);
 
 /// How long there is a round every tick after somebody else wrote: the write is announced when it begins, and it
 /// counts when it ends.
@@ -133,15 +136,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Hands over what changed. Never blocks: it is written at the next tick, 500 ms at most.
+    /// Hands over what changed. Never blocks: it is written at the next tick, 500 ms at most, and what is no news with
+    /// the next that is, 4.5 s at most.
     pub fn send(&self, batch: Batch) {
-        let news = {
+        let hurry = {
             let mut state = self.shared.lock();
-            let (was_empty, was_large) = (state.pending.is_empty(), state.pending.rows() >= LARGE);
+            let urgency = |pending: &Pending| (pending.is_pressing(), pending.rows() >= LARGE);
+            let before = urgency(&state.pending);
             state.pending.add(batch);
-            (was_empty && !state.pending.is_empty()) || (!was_large && state.pending.rows() >= LARGE)
+            urgency(&state.pending) > before
         };
-        if news {
+        if hurry {
             self.shared.wake();
         }
     }
@@ -358,7 +363,7 @@ impl Thread {
                 if state.pending.rows() >= LARGE && self.failing_since.is_none() && self.store.is_writable() {
                     return;
                 }
-                if !state.pending.is_empty() && !round.stopping {
+                if state.pending.is_pressing() && !round.stopping {
                     until = until.min(round.begun + TICK);
                 }
             }
@@ -460,7 +465,10 @@ impl Thread {
 
     fn look_at_overrides(&mut self) {
         let Some(connection) = &self.store.connection else { return };
-        let version = connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).ok();
+        let version = connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut look| look.query_row([], |row| row.get::<_, i64>(0)))
+            .ok();
         if version.is_none() || version == self.seen {
             return;
         }
@@ -517,12 +525,12 @@ impl Thread {
         let history_ms = u64::try_from(history.as_millis()).unwrap_or(u64::MAX);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let saved = save::save(&transaction, pending, &self.base, &mut self.targets, !history.is_zero())?;
-        save::prune(&transaction, now, history_ms, pending.results.len())?;
+        prune::old_rows(&transaction, now, history_ms, pending.results.len())?;
         if expired {
             overrides::delete_over(&transaction, &self.overrides, now)?;
         }
         if clean {
-            save::prune_targets(&transaction, now, history_ms)?;
+            prune::targets(&transaction, now, history_ms)?;
         }
         transaction.commit()?;
         // After the commit, since a result that is put back would be counted twice.

@@ -1,5 +1,7 @@
 //! What the service manager hears, from READY to STOPPING.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use crate::harness::{Backend, Mode, har, wait_for};
@@ -44,6 +46,33 @@ fn status_reloading_and_stopping_are_told() {
     assert!(har.stop().success());
     assert_eq!(har.notify.count("STOPPING=1"), 1);
     assert!(!har.notify.messages().iter().any(|m| m.contains("WATCHDOG")), "nobody asked for a watchdog");
+}
+
+#[test]
+fn the_status_follows_a_check_within_a_second_or_so() {
+    let mut backend = Backend::start("127.0.0.2");
+    let pace = "interval = \"200ms\"\nfast_interval = \"100ms\"\nrise = 1\nfall = 1";
+    let names =
+        format!("[names.\"api.example\"]\ncheck = \"tcp:{}\"\ncandidates = [\"127.0.0.2\"]\n{pace}", backend.port());
+    let har = har().names(&names).start();
+    let says = |up: &str| har.notify.messages().last().is_some_and(|last| last.contains(up));
+    wait_for("a STATUS", || says("1 of 1 addresses up").then_some(()));
+    let mut took = Vec::new();
+    // Each begins right after a look at what there is to say, so that the next one is as far away as it can be.
+    for up in [false, true, false, true, false] {
+        let begin = Instant::now();
+        if up {
+            backend.open()
+        } else {
+            backend.close()
+        }
+        let line = if up { "1 of 1 addresses up" } else { "0 of 1 addresses up" };
+        wait_for(line, || says(line).then_some(()));
+        took.push(begin.elapsed());
+    }
+    // A loaded machine may keep some of them waiting; while nothing happens the next look comes after 4 s.
+    took.sort();
+    assert!(took[2] < Duration::from_millis(2500), "{took:?}");
 }
 
 #[test]

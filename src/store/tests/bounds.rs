@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::store::base::Base;
 use crate::store::batch::Pending;
+use crate::store::prune;
 use crate::store::save::{self, Targets};
 use crate::store::summary::{Summary, slot_of};
 
@@ -31,7 +32,7 @@ fn summaries_leave_after_thirty_days_in_small_steps() {
         31 * 288
     );
     connection.execute_batch(&insert).unwrap();
-    save::prune(&connection, now, 1000, 0).unwrap();
+    prune::old_rows(&connection, now, 1000, 0).unwrap();
     assert_eq!(number(&connection, "SELECT count(*) FROM check_summary"), month + 1, "288 rows are less than a step");
     let old = format!(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
@@ -39,7 +40,7 @@ fn summaries_leave_after_thirty_days_in_small_steps() {
     );
     connection.execute_batch(&old).unwrap();
     for left in [700, 200, 0] {
-        save::prune(&connection, now, 1000, 0).unwrap();
+        prune::old_rows(&connection, now, 1000, 0).unwrap();
         assert_eq!(number(&connection, "SELECT count(*) FROM check_summary"), month + 1 + left);
     }
     assert_eq!(number(&connection, "SELECT min(slot) FROM check_summary"), today - month);
@@ -55,7 +56,7 @@ fn a_million_results_are_kept_and_no_more() {
     );
     connection.execute_batch(&insert).unwrap();
     for left in [700, 200, 0, 0] {
-        save::prune(&connection, Time(0), u64::MAX, 0).unwrap();
+        prune::old_rows(&connection, Time(0), u64::MAX, 0).unwrap();
         assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), RESULT_ROWS + left);
     }
     assert_eq!(number(&connection, "SELECT min(id) FROM check_result"), 1201, "the oldest leave");
@@ -63,7 +64,7 @@ fn a_million_results_are_kept_and_no_more() {
     let more = "INSERT INTO check_result (target_id, at_unix_ms, outcome_code, total_us)
         SELECT 1, at_unix_ms, 0, 5 FROM check_result ORDER BY id LIMIT 3000";
     connection.execute_batch(more).unwrap();
-    save::prune(&connection, Time(0), u64::MAX, 3000).unwrap();
+    prune::old_rows(&connection, Time(0), u64::MAX, 3000).unwrap();
     assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), RESULT_ROWS);
 }
 
@@ -83,16 +84,16 @@ fn after_a_clock_that_was_ahead(ahead_ms: u64) -> Connection {
 fn results_leave_though_a_clock_that_was_ahead_recorded_those_before_them() {
     let connection = after_a_clock_that_was_ahead(86_400_000);
     // Nothing that came after them is old yet.
-    save::prune(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
+    prune::old_rows(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
     assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), 3300);
     // Second 3,000, and a history of 1,000 s: those of before second 2,000, whatever time the first ones have.
     for left in [2800, 2300, 1800, 1301, 1301] {
-        save::prune(&connection, Time(3_000_000), 1_000_000, 0).unwrap();
+        prune::old_rows(&connection, Time(3_000_000), 1_000_000, 0).unwrap();
         assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), left);
     }
     assert_eq!(number(&connection, "SELECT min(at_unix_ms) FROM check_result"), 2_000_000);
     // A clock that is at 1970 takes everything for the future, and nothing for old.
-    save::prune(&connection, Time(5), 1000, 0).unwrap();
+    prune::old_rows(&connection, Time(5), 1000, 0).unwrap();
     assert_eq!(number(&connection, "SELECT count(*) FROM check_result"), 1301);
 }
 
@@ -102,7 +103,7 @@ fn ten_thousand_events_are_kept() {
     let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10400)
         INSERT INTO event (at, kind, reason) SELECT '', 'state', '' FROM n";
     connection.execute_batch(insert).unwrap();
-    save::prune(&connection, Time(0), u64::MAX, 0).unwrap();
+    prune::old_rows(&connection, Time(0), u64::MAX, 0).unwrap();
     assert_eq!(number(&connection, "SELECT count(*) FROM event"), EVENT_ROWS);
     assert_eq!(number(&connection, "SELECT min(id) FROM event"), 401);
 }
@@ -118,11 +119,11 @@ fn targets_leave_with_the_last_that_refers_to_them() {
         pending.add(Batch { results, ..Batch::default() });
     }
     save::save(&connection, &pending, &Base::default(), &mut Targets::default(), true).unwrap();
-    save::prune_targets(&connection, now, 86_400_000).unwrap();
+    prune::targets(&connection, now, 86_400_000).unwrap();
     assert_eq!(number(&connection, "SELECT count(*) FROM check_target"), 2);
     assert_eq!(number(&connection, "SELECT count(*) FROM check_target WHERE address = '192.0.2.1'"), 0);
     // A longer history keeps them longer.
-    save::prune_targets(&connection, now, 86_400_000 * 60).unwrap();
+    prune::targets(&connection, now, 86_400_000 * 60).unwrap();
     assert_eq!(number(&connection, "SELECT count(*) FROM check_target"), 2);
 }
 

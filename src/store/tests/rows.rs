@@ -172,6 +172,89 @@ fn waiting_rows_merge_by_key_and_stay_within_bounds() {
 }
 
 #[test]
+fn only_checks_that_found_the_same_again_are_routine() {
+    let now = time::now();
+    let said = |change: fn(&mut EndpointRecord)| {
+        let mut record = endpoint("a.example", 1);
+        change(&mut record);
+        Batch { endpoints: vec![record], results: vec![result(1, now, Outcome::Ok, 8)], ..Batch::default() }
+    };
+    assert!(Batch::default().is_empty() && Batch::default().is_routine());
+    assert!(said(|_| ()).is_routine() && !said(|_| ()).is_empty());
+    assert!(said(|record| (record.state, record.last_outcome) = (State::Down, Some(Outcome::Timeout))).is_routine());
+    let news: [fn(&mut EndpointRecord); 5] = [
+        |record| record.last_outcome = Some(Outcome::Timeout),
+        |record| record.state = State::Down,
+        |record| record.state = State::Unknown,
+        |record| record.since = record.last_check.unwrap(),
+        |record| record.last_check = None,
+    ];
+    assert!(news.into_iter().all(|change| !said(change).is_routine()));
+    // Each of its other parts is worth a write.
+    let whole = complete(1);
+    let parts = [
+        Batch { complete: true, ..Batch::default() },
+        Batch { daemon: whole.daemon, ..Batch::default() },
+        Batch { names: whole.names, ..Batch::default() },
+        Batch { candidates: whole.candidates, ..Batch::default() },
+        Batch { removed: vec![EndpointKey::of(&endpoint("a.example", 1))], ..Batch::default() },
+        Batch { answers: whole.answers, ..Batch::default() },
+        Batch { name_counters: whole.name_counters, ..Batch::default() },
+        Batch { times_chosen: whole.times_chosen, ..Batch::default() },
+        Batch { upstreams: whole.upstreams, ..Batch::default() },
+        Batch { counters: whole.counters, ..Batch::default() },
+        Batch { events: whole.events, ..Batch::default() },
+    ];
+    for part in parts {
+        assert!(!part.is_routine() && !part.is_empty(), "{part:?}");
+        let mut pending = Pending::default();
+        pending.add(said(|_| ()));
+        assert!(!pending.is_pressing());
+        pending.add(part);
+        pending.add(said(|_| ()));
+        assert!(pending.is_pressing());
+        // What could not be written is no less of news than what came meanwhile.
+        let routine = || {
+            let mut pending = Pending::default();
+            pending.add(said(|_| ()));
+            pending
+        };
+        let mut newer = routine();
+        newer.put_back(routine());
+        assert!(!newer.is_pressing());
+        pending.put_back(routine());
+        assert!(pending.is_pressing());
+        newer.put_back(pending);
+        assert!(newer.is_pressing());
+    }
+    // Much of it does not wait.
+    let mut pending = Pending::default();
+    let results = vec![result(1, now, Outcome::Ok, 8); 63];
+    pending.add(Batch { results, ..Batch::default() });
+    assert!(!pending.is_pressing());
+    pending.add(said(|_| ()));
+    assert!(pending.is_pressing());
+}
+
+#[test]
+fn results_without_news_are_written_before_they_are_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("har.db");
+    let (writer, _) = start(&path);
+    writer.send(complete(1));
+    // The second one leaves nothing to be given back, for which the writer would not sleep.
+    assert!(writer.flush(LONG) && writer.flush(LONG));
+    // Seen from outside: who opens the file makes the writer attentive.
+    let log = || std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
+    let (before, begin) = (log(), Instant::now());
+    writer.send(Batch { results: vec![result(1, time::now(), Outcome::Ok, 8)], ..Batch::default() });
+    until("a write", || log() > before);
+    // They are promised within 5 s; without a bound of their own it would be half a minute.
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(count(&path, "SELECT count(*) FROM check_result"), 2);
+}
+
+#[test]
 fn results_and_events_are_pruned_by_age_and_number() {
     let connection = Connection::open_in_memory().unwrap();
     connection.execute_batch(include_str!("../schema.sql")).unwrap();
@@ -182,15 +265,15 @@ fn results_and_events_are_pruned_by_age_and_number() {
     let count = |table: &str| -> i64 {
         connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     };
-    save::prune(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
+    prune::old_rows(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
     assert_eq!(count("check_result"), 2500, "a step of 500");
     for _ in 0..5 {
-        save::prune(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
+        prune::old_rows(&connection, Time(2_000_000), 1_000_000, 0).unwrap();
     }
     assert_eq!(count("check_result"), 2001, "history is 1,000 s: from second 1,000 on");
-    save::prune_to(&connection, "event", 2800, 150).unwrap();
+    prune::to_newest(&connection, "event", 2800, 150).unwrap();
     assert_eq!(count("event"), 2850);
-    save::prune_to(&connection, "event", 2800, 150).unwrap();
+    prune::to_newest(&connection, "event", 2800, 150).unwrap();
     assert_eq!(count("event"), 2800);
 }
 

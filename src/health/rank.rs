@@ -146,6 +146,10 @@ impl Standing {
 /// Fit ones that take part come first, then fit ones of other tiers, slow ones, unknown ones in their last
 /// order, down ones with the best known first, and drained ones last.
 pub fn rank(inputs: &[Input<'_>], incumbent: &[IpAddr], policy: &Policy, sharer: Sharer<'_>) -> Ranking {
+    // Most names have addresses of one family.
+    if inputs.is_empty() {
+        return Ranking::default();
+    }
     let (fit, panic) = fit(inputs, policy);
     let participants = first_tiers(fit.clone(), inputs, policy);
     let selected = select(&participants, inputs, incumbent, policy, sharer);
@@ -218,7 +222,10 @@ fn tier(input: &Input<'_>, policy: &Policy) -> (u32, usize) {
 
 /// How many addresses these are: two candidates may have one address.
 fn distinct(indices: impl Iterator<Item = usize>, inputs: &[Input<'_>]) -> usize {
-    indices.map(|i| inputs[i].address).collect::<BTreeSet<_>>().len()
+    let mut addresses: Vec<IpAddr> = indices.map(|i| inputs[i].address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.len()
 }
 
 /// The first tiers that together hold `min_up` addresses.

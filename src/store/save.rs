@@ -104,8 +104,8 @@ fn in_order<K: Ord, V>(rows: &HashMap<K, V>) -> Vec<(&K, &V)> {
 /// Writes everything in `pending` within the transaction that is open. Counters are those of this process and
 /// `base` together.
 ///
-/// The first batch prepares all statements, needed or not: what reads SQL is a large part of the program, and leaves the
-/// memory with what else only the start needed.
+/// Most statements are prepared whether or not this batch needs them, so that the first one does it: what reads SQL is a
+/// large part of the program, and leaves the memory with what else only the start needed.
 pub(super) fn save(
     connection: &Connection,
     pending: &Pending,

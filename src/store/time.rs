@@ -1,7 +1,7 @@
 //! Times as the state file writes them: UTC text, ISO 8601, milliseconds (`2026-11-21T06:45:00.123Z`).
 //!
-//! Written by hand since 50,000 rows are read before a restart answers, and each row that is written has three. Only this one form is read here; what an
-//! operator writes into an override is brought into it by SQLite first.
+//! Written by hand since 50,000 rows are read before a restart answers, and each row that is written has three. Only this
+//! one form is read here; what an operator writes into an override is brought into it by SQLite first.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -3,9 +3,9 @@
 //! [`Writer::send`] merges into what waits and never blocks. Once a tick, if there is news, everything is written in
 //! one transaction, without waiting for anybody's lock: what cannot be written stays, within bounds, for the
 //! next tick. Checks that found what the last ones found are no news: they wait for some, such as the heartbeat, so that a
-//! host with few checks wakes and writes rarely. The same tick looks for rows that others wrote (`PRAGMA data_version`), for a file that
-//! was deleted or replaced, and tries again what could not be opened. While nothing waits and the file is well, the
-//! thread sleeps until somebody else writes, which the [`Alarm`] announces.
+//! host with few checks wakes and writes rarely. The same tick looks for rows that others wrote (`PRAGMA data_version`),
+//! for a file that was deleted or replaced, and tries again what could not be opened. While there is no news and the file
+//! is well, the thread sleeps until somebody else writes, which the [`Alarm`] announces, and some seconds at most.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};

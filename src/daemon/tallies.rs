@@ -431,6 +431,28 @@ mod tests {
     }
 
     #[test]
+    fn totals_go_on_from_the_last_process_and_are_handed_over_when_they_change() {
+        let config = of_names(&["a.example"]);
+        let totals = Arc::<Totals>::default();
+        let stored = Stored { counters: vec![("forwarded".to_owned(), 100)], ..Stored::default() };
+        let table = Arc::new(NameTable::new(0, 1));
+        let mut tallies = Tallies::new(&config, table, &stored, Arc::clone(&totals));
+        let mut handed = |complete| {
+            let mut batch = Batch { complete, ..Batch::default() };
+            tallies.collect(&[], Extent::Totals, &mut batch);
+            batch.counters
+        };
+        let all = handed(false);
+        assert!(all.len() > 25 && all.contains(&("forwarded".to_owned(), 100)), "the first time all of them: {all:?}");
+        assert_eq!(handed(false), []);
+        totals.forwarded.add();
+        assert_eq!(handed(false), [("forwarded".to_owned(), 101)]);
+        assert_eq!(handed(false), [], "once");
+        assert_eq!(handed(true).len(), all.len(), "a whole state has all of them");
+        assert_eq!(handed(false), []);
+    }
+
+    #[test]
     fn what_is_counted_around_a_reload_is_handed_over_once_and_completely() {
         let config = of_names(&["a.example", "b.example"]);
         let table = || Arc::new(NameTable::new(0, 2));
